@@ -1,0 +1,61 @@
+"""Who may do what: principals, actions, permits."""
+
+from __future__ import annotations
+
+import enum
+
+from falaj.base.time import Instant
+from falaj.facts.wire import Fact
+
+__all__ = ["Action", "Permit", "Principal", "Role"]
+
+
+class Role(enum.StrEnum):
+    OWNER = "owner"  # may do everything but approve an own change
+    AUTHOR = "author"  # runs pipelines, makes releases, opens changes
+    APPROVER = "approver"  # approves and rejects changes
+    OPERATOR = "operator"  # starts and stops rollouts, rolls back
+    RISK = "risk"  # signs waivers
+    VIEWER = "viewer"  # reads
+    WORKER = "worker"  # reconciles
+
+
+class Action(enum.StrEnum):
+    """Every verb that a route may need. A name is never reused."""
+
+    READ = "read"
+    RUN_PIPELINE = "run-pipeline"
+    CHECK_GATE = "check-gate"
+    CREATE_RELEASE = "create-release"
+    OPEN_CHANGE = "open-change"
+    APPROVE = "approve"
+    REJECT = "reject"
+    START_ROLLOUT = "start-rollout"
+    STEER_ROLLOUT = "steer-rollout"
+    ROLL_BACK = "roll-back"
+    RECONCILE = "reconcile"
+    MONITOR = "monitor"
+    RETRAIN = "retrain"
+    EXPORT_EVIDENCE = "export-evidence"
+    MANAGE_ACCESS = "manage-access"
+
+
+class Principal(Fact, frozen=True, kw_only=True):
+    """An account. Four eyes compare `person`, because one person may own several accounts."""
+
+    name: str
+    person: str
+    roles: tuple[Role, ...]
+    key: str = ""  # hint of the public key that this identity signs approvals with
+    created: Instant
+
+
+class Permit(Fact, frozen=True, kw_only=True):
+    """The answer of the policy engine that a room receives: who, what, on what, by which rules."""
+
+    principal: str
+    person: str
+    action: Action
+    resource: str
+    policy: str  # digest of the policy bundle that decided
+    at: Instant

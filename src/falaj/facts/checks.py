@@ -1,0 +1,85 @@
+"""Checks, their verdicts, and the gate that asks for them."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, Never
+
+from falaj.base.time import Instant
+from falaj.facts.wire import Fact
+
+__all__ = ["CheckResult", "GateReport", "Verdict", "Waiver", "worst"]
+
+
+class Verdict(enum.StrEnum):
+    PASS = "pass"  # noqa: S105 a verdict, not a secret
+    FAIL = "fail"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+    SKIPPED = "skipped"
+
+
+ORDER = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.SKIPPED, Verdict.PASS)
+
+
+def worst(verdicts: tuple[Verdict, ...]) -> Verdict:
+    """The verdict that decides: fail before error before inconclusive before skipped.
+
+    No verdict at all is inconclusive: silence is not health.
+    """
+    return min(verdicts, key=ORDER.index, default=Verdict.INCONCLUSIVE)
+
+
+class CheckResult(Fact, frozen=True, kw_only=True):
+    """One check: what was measured, what was required, and why the verdict is what it is.
+
+    low, high: one-sided 95 % bounds of `value`. limit: what the deciding bound is held against.
+    n: independent rows behind the value. n_needed: rows that would decide it, when inconclusive.
+    """
+
+    check: str  # e.g. `quality.roc_auc`, `bias.origin=JFK`
+    gate: str  # data | quality | bias | robustness | latency | security
+    verdict: Verdict
+    reason: str
+    metric: str = ""
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
+    limit: float | None = None
+    requirement: str = ""
+    unit: str = ""
+    n: int = 0
+    n_needed: int | None = None
+    details: dict[str, Any] = {}
+
+    def __bool__(self) -> Never:
+        raise TypeError("a check result has five verdicts; ask .verdict")
+
+
+class Waiver(Fact, frozen=True, kw_only=True):
+    """Lets one inconclusive check through: signed by the risk role, with reason and expiry."""
+
+    check: str
+    owner: str
+    reason: str
+    expires: Instant
+
+
+class GateReport(Fact, frozen=True, kw_only=True):
+    """All checks that were made on one model, under one policy."""
+
+    subject: str  # digest of the model's file tree
+    policy: str  # digest of the rules that decided
+    at: Instant
+    results: tuple[CheckResult, ...]
+    required: tuple[str, ...]  # names of gates
+    champion: str = ""  # release that the candidate was compared with
+    waivers: tuple[Waiver, ...] = ()
+
+    def verdict_of(self, gate: str) -> Verdict:
+        """The gate's verdict; a required gate without any result is inconclusive."""
+        return worst(tuple(r.verdict for r in self.results if r.gate == gate))
+
+    @property
+    def verdict(self) -> Verdict:
+        return worst(tuple(self.verdict_of(gate) for gate in self.required))

@@ -1,0 +1,51 @@
+"""Datasets, their versions and what is promised about them."""
+
+from __future__ import annotations
+
+import enum
+
+from falaj.base.time import Instant
+from falaj.facts.checks import CheckResult
+from falaj.facts.wire import Fact
+
+__all__ = ["Classification", "ContractReport", "DatasetVersion", "Label"]
+
+
+class Classification(enum.StrEnum):
+    PUBLIC = "public"
+    INTERNAL = "internal"
+    CONFIDENTIAL = "confidential"
+    PERSONAL = "personal"
+    SENSITIVE = "sensitive"
+
+
+class Label(Fact, frozen=True, kw_only=True):
+    """Where data may be and what for (COMPLIANCE: residency). countries: ISO 3166 alpha-2."""
+
+    classification: Classification = Classification.INTERNAL
+    countries: tuple[str, ...] = ()
+    purposes: tuple[str, ...] = ()
+
+
+class DatasetVersion(Fact, frozen=True, kw_only=True):
+    """Immutable. `bytes`: digest of the files; `content`: digest of the values, codec-free."""
+
+    dataset: str
+    bytes: str
+    content: str
+    schema: str
+    columns: dict[str, str]  # column -> digest of its values, so that a diff names the column
+    rows: int
+    source: str
+    contract: str = ""  # digest of the contract file
+    label: Label = Label()
+    at: Instant
+
+
+class ContractReport(Fact, frozen=True, kw_only=True):
+    """Every check of one contract on one dataset version."""
+
+    dataset: str
+    version: str  # content digest
+    contract: str
+    results: tuple[CheckResult, ...]

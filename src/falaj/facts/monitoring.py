@@ -1,0 +1,78 @@
+"""Windows, violations, alerts; and the retraining that they propose."""
+
+from __future__ import annotations
+
+import enum
+
+from falaj.base.time import Instant
+from falaj.facts.wire import Fact
+
+__all__ = ["Alert", "AlertState", "FeatureDrift", "Proposal", "Window"]
+
+
+class FeatureDrift(Fact, frozen=True, kw_only=True):
+    """One feature in one window. Violated = statistically real and practically large.
+
+    psi_null: 99 % quantile without drift. psi_limit: practical limit, at least 0.10.
+    """
+
+    feature: str
+    psi: float
+    psi_null: float
+    psi_limit: float
+    p: float
+    ks: float
+    violated: bool
+    inconclusive: bool = False
+
+
+class Window(Fact, frozen=True, kw_only=True):
+    """One closed window of one monitor on the live release of a model."""
+
+    id: str
+    monitor: str
+    environment: str
+    model: str
+    release: str
+    opens: Instant
+    closes: Instant
+    rows: int
+    labelled: int = 0
+    wrong: int = 0
+    features: tuple[FeatureDrift, ...] = ()
+    at: Instant
+
+
+class AlertState(enum.StrEnum):
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class Alert(Fact, frozen=True, kw_only=True):
+    """A violation that somebody has to see. `evidence`: windows and numbers behind it."""
+
+    id: str
+    kind: str  # drift | rollback | verification
+    environment: str
+    model: str
+    release: str
+    state: AlertState
+    title: str
+    reasons: tuple[str, ...]
+    windows: tuple[str, ...] = ()
+    at: Instant
+    closed: Instant | None = None
+
+
+class Proposal(Fact, frozen=True, kw_only=True):
+    """A retraining that a trigger proposes: a run, its evidence, and the change that asks."""
+
+    id: str
+    alert: str
+    model: str
+    run: str
+    release: str = ""
+    change: str = ""
+    verdict: str  # of the gates
+    reason: str
+    at: Instant

@@ -1,0 +1,136 @@
+"""The traffic plan that a data plane obeys, and the counts that it gives back."""
+
+from __future__ import annotations
+
+import enum
+
+from falaj.base.time import Instant
+from falaj.facts.wire import Fact
+
+__all__ = [
+    "Arm",
+    "ArmPlan",
+    "Boot",
+    "Counts",
+    "Desired",
+    "ModelPlan",
+    "Observed",
+    "ObservedServer",
+    "SplitPlan",
+    "TrafficPlan",
+]
+
+
+class Arm(enum.StrEnum):
+    STABLE = "stable"
+    CANARY = "canary"
+
+
+class ArmPlan(Fact, frozen=True, kw_only=True):
+    """release: id. folder: relative to the target's root. weight_bp: 1/10,000 of the traffic."""
+
+    release: str
+    folder: str
+    weight_bp: int = 0
+    timeout_ms: int = 1000
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.weight_bp <= 10_000:
+            raise ValueError(f"weight_bp: got {self.weight_bp}, expected 0 to 10000")
+
+
+class SplitPlan(Fact, frozen=True, kw_only=True):
+    """salt: base64 of 16-64 bytes, new for each rollout. stratum_ms: arms are drawn anew each."""
+
+    salt: str
+    key: str = "request"
+    sticky: bool = False
+    stratum_ms: int = 60_000
+
+
+class ModelPlan(Fact, frozen=True, kw_only=True):
+    """latency_us: four thresholds frozen from stable (p50, p90, p95, p99). step: of the rollout."""
+
+    stable: ArmPlan
+    canary: ArmPlan | None = None
+    standby: ArmPlan | None = None
+    step: int = 0
+    rollout: str = ""
+    split: SplitPlan
+    latency_us: tuple[int, ...] = ()
+
+
+class TrafficPlan(Fact, frozen=True, kw_only=True):
+    """plan.json inside its DSSE envelope (role `plan`). seq only grows; no floats."""
+
+    v: int = 1
+    seq: int
+    environment: str
+    zone: str
+    issued: Instant
+    models: dict[str, ModelPlan]
+
+
+class Desired(Fact, frozen=True, kw_only=True):
+    """What a target should run: declarative, applied again and again without harm.
+
+    folders: release id -> absolute folder with its files. envelope: the signed plan, JSON text.
+    trust: the trust root, JSON text. port: 0 lets the target choose once and keep it.
+    """
+
+    environment: str
+    plan: TrafficPlan
+    envelope: str
+    trust: str
+    folders: dict[str, str]
+    replicas: int = 1
+    port: int = 0
+
+
+class ObservedServer(Fact, frozen=True, kw_only=True):
+    """One process of the target as it was seen."""
+
+    name: str
+    url: str
+    pid: int
+    boot: str
+    ready: bool
+    plan_seq: int
+    live: dict[str, str]  # model -> release id that answers as stable
+    canary: dict[str, str] = {}
+    problem: str = ""
+
+
+class Observed(Fact, frozen=True, kw_only=True):
+    environment: str
+    servers: tuple[ObservedServer, ...] = ()
+
+
+class Boot(Fact, frozen=True, kw_only=True):
+    """Written first by each server process: which release stands behind a request id's slot."""
+
+    boot: str  # 16 hex
+    at: Instant
+    pid: int
+    slots: dict[str, str]  # slot -> release id
+
+
+class Counts(Fact, frozen=True, kw_only=True):
+    """Counts of one source (a server process) in one stratum, cumulative, with a sequence number.
+
+    The reader keeps the highest `seq` of each (source, stratum, metric, rollout), then adds over
+    sources. metric: requests carry n; errors and latency.<i> count x of n per arm.
+    """
+
+    source: str
+    seq: int
+    model: str
+    rollout: str
+    stratum: int  # milliseconds since 1970 divided by stratum_ms
+    zone: str
+    step: int
+    metric: str
+    n_c: int
+    x_c: int
+    n_s: int
+    x_s: int

@@ -1,0 +1,30 @@
+"""What steps have already made, by key; and who is making it now."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+__all__ = ["StepCache"]
+
+
+class StepCache(Protocol):
+    """Entries are plain JSON. Every adapter passes tests/contracts/test_step_cache.py."""
+
+    def get(self, key: str) -> dict[str, Any] | None: ...
+
+    def put(self, key: str, step: str, entry: dict[str, Any]) -> None:
+        """Keep the entry. The first one wins; a second one for the same key changes nothing."""
+
+    def newest(self, step: str) -> dict[str, Any] | None:
+        """The newest entry of a step, for saying what differs."""
+
+    def claim(self, key: str, owner: str, seconds: float) -> int | None:
+        """Take or renew the right to make `key`; returns a fence, None while another holds it."""
+
+    def free(self, key: str, owner: str) -> None:
+        """Give the claim back. Not an error when it was lost."""
+
+    def memo(self, kind: str, key: str) -> str | None:
+        """A small remembered computation, e.g. the digest of one source file's syntax tree."""
+
+    def remember(self, kind: str, key: str, value: str) -> None: ...
