@@ -7,7 +7,7 @@ import enum
 from falaj.base.time import Instant
 from falaj.facts.wire import Fact
 
-__all__ = ["Action", "Permit", "Principal", "Role"]
+__all__ = ["Action", "Permit", "Principal", "Resource", "ResourceKind", "Role"]
 
 
 class Role(enum.StrEnum):
@@ -28,6 +28,7 @@ class Action(enum.StrEnum):
     CHECK_GATE = "check-gate"
     CREATE_RELEASE = "create-release"
     OPEN_CHANGE = "open-change"
+    TAKE_UP = "take-up"
     APPROVE = "approve"
     REJECT = "reject"
     START_ROLLOUT = "start-rollout"
@@ -48,6 +49,22 @@ class Principal(Fact, frozen=True, kw_only=True):
     roles: tuple[Role, ...]
     key: str = ""  # hint of the public key that this identity signs approvals with
     created: Instant
+
+
+class ResourceKind(enum.StrEnum):
+    PROJECT = "Project"
+    MODEL = "Model"
+    RELEASE = "Release"
+    CHANGE = "Change"
+    ENVIRONMENT = "Environment"
+
+
+class Resource(Fact, frozen=True, kw_only=True):
+    """What an action touches. authors: persons who may not judge it (four eyes)."""
+
+    kind: ResourceKind
+    id: str
+    authors: tuple[str, ...] = ()
 
 
 class Permit(Fact, frozen=True, kw_only=True):

@@ -68,6 +68,9 @@ class Waiver(Fact, frozen=True, kw_only=True):
 class GateReport(Fact, frozen=True, kw_only=True):
     """All checks that were made on one model, under one policy."""
 
+    id: str = ""
+    run: str = ""
+    model_version: str = ""
     subject: str  # digest of the model's file tree
     policy: str  # digest of the rules that decided
     at: Instant

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
+from falaj.base import canonical, time
 from falaj.base.time import Instant
 from falaj.facts.wire import Fact
 
@@ -37,3 +38,17 @@ class Event(Fact, frozen=True, kw_only=True):
             "datacontenttype": "application/json",
             "data": self.data,
         }
+
+    @classmethod
+    def from_cloud(cls, body: bytes) -> Self:
+        """Read back what `cloud` wrote."""
+        got = canonical.loads(body)
+        return cls(
+            id=got["id"],
+            at=time.parse_instant(got["time"]),
+            project=got["source"].removeprefix("/falaj/"),
+            type=got["type"].removeprefix("falaj."),
+            actor=got["actor"],
+            subject=got["subject"],
+            data=got["data"],
+        )

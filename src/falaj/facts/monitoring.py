@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import enum
+from typing import Any
 
 from falaj.base.time import Instant
 from falaj.facts.wire import Fact
 
-__all__ = ["Alert", "AlertState", "FeatureDrift", "Proposal", "Window"]
+__all__ = ["Alert", "AlertState", "FeatureDrift", "MonitorState", "Proposal", "Window"]
 
 
 class FeatureDrift(Fact, frozen=True, kw_only=True):
@@ -76,3 +77,17 @@ class Proposal(Fact, frozen=True, kw_only=True):
     verdict: str  # of the gates
     reason: str
     at: Instant
+
+
+class MonitorState(Fact, frozen=True, kw_only=True):
+    """How far a monitor has read, and the open windows that it is filling. One a monitor and model.
+
+    offsets: spool file -> bytes taken. open: window start -> counts so far (summaries as JSON).
+    Written in the same transaction as the windows that it closes, so no row counts twice.
+    """
+
+    id: str  # `<environment>/<model>/<monitor>`
+    release: str
+    offsets: dict[str, int] = {}
+    open: dict[str, Any] = {}
+    closed_until: Instant | None = None

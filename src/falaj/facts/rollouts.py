@@ -6,9 +6,11 @@ import enum
 from typing import Any
 
 from falaj.base.time import Instant
+from falaj.facts.serving import TrafficPlan
 from falaj.facts.wire import Fact
 
 __all__ = [
+    "Deployment",
     "LiveMove",
     "Outcome",
     "Phase",
@@ -144,3 +146,13 @@ class LiveMove(Fact, frozen=True, kw_only=True):
     at: Instant
     cause: str  # rollout id, or the rollback's
     seq: int
+
+
+class Deployment(Fact, frozen=True, kw_only=True):
+    """What an environment should run: the signed plan of the highest seq. id: the environment."""
+
+    id: str
+    seq: int
+    plan: TrafficPlan
+    envelope: str  # DSSE, JSON text
+    since: Instant

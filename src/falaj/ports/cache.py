@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-__all__ = ["StepCache"]
+__all__ = ["Memo", "StepCache"]
 
 
-class StepCache(Protocol):
+class Memo(Protocol):
+    """Small remembered computations. Losing one costs time, never truth."""
+
+    def memo(self, kind: str, key: str) -> str | None:
+        """A small remembered computation, e.g. the digest of one source file's syntax tree."""
+
+    def remember(self, kind: str, key: str, value: str) -> None: ...
+
+
+class StepCache(Memo, Protocol):
     """Entries are plain JSON. Every adapter passes tests/contracts/test_step_cache.py."""
 
     def get(self, key: str) -> dict[str, Any] | None: ...
@@ -15,16 +24,18 @@ class StepCache(Protocol):
     def put(self, key: str, step: str, entry: dict[str, Any]) -> None:
         """Keep the entry. The first one wins; a second one for the same key changes nothing."""
 
+    def forget(self, key: str) -> None:
+        """Drop an entry whose bytes are gone, so that a new one can be put. Not an error twice."""
+
     def newest(self, step: str) -> dict[str, Any] | None:
         """The newest entry of a step, for saying what differs."""
 
     def claim(self, key: str, owner: str, seconds: float) -> int | None:
-        """Take or renew the right to make `key`; returns a fence, None while another holds it."""
+        """Take or renew the right to make `key`; returns a fence, None while another holds it.
+
+        The fence grows with every new holder. An adapter may take over before the time is up
+        when it can tell that the holder's process is gone.
+        """
 
     def free(self, key: str, owner: str) -> None:
         """Give the claim back. Not an error when it was lost."""
-
-    def memo(self, kind: str, key: str) -> str | None:
-        """A small remembered computation, e.g. the digest of one source file's syntax tree."""
-
-    def remember(self, kind: str, key: str, value: str) -> None: ...

@@ -1,0 +1,154 @@
+"""Identities and permits: who is asking, and whether they may."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Final
+
+from falaj.access import engine
+from falaj.base import ids, tokens
+from falaj.base.errors import FalajError, NotAllowed, NotFound
+from falaj.facts.access import Action, Permit, Principal, Resource, Role
+from falaj.facts.events import Event
+from falaj.ports.signer import Keys
+from falaj.ports.store import Store
+
+__all__ = ["OWNER", "Access", "NotSignedIn"]
+
+OWNER: Final = "owner"
+WORKER: Final = "worker"
+AUDIENCE: Final = "falaj-api"
+ISSUER_KEY: Final = "token-issuer"
+MAX_LIFETIME: Final = timedelta(hours=12)
+
+
+class NotSignedIn(FalajError):
+    """No identity, or a token that does not hold."""
+
+    exit = NotAllowed.exit
+    status = 401
+
+
+class Access:
+    """Asked by the doors; rooms receive the answer as a Permit."""
+
+    def __init__(self, store: Store, keys: Keys, project: str, now: Callable[[], datetime]) -> None:
+        self._store, self._keys, self._project, self._now = store, keys, project, now
+
+    def ensure_local(self) -> None:
+        """Make the local owner and the worker, once a workspace."""
+        for name, role in ((OWNER, Role.OWNER), (WORKER, Role.WORKER)):
+            try:
+                self._store.get(Principal, name)
+            except NotFound:
+                self.add(name, (role,), actor="bootstrap")
+
+    def add(self, name: str, roles: tuple[Role, ...], *, actor: str, person: str = "") -> Principal:
+        """Make an identity with its own key. `person`: another account of a known person."""
+        if not name.replace("-", "").replace(".", "").replace("_", "").isalnum() or len(name) > 64:
+            raise FalajError(
+                "access.bad-name",
+                f"got {name!r}, expected letters, digits, '-', '.', '_', at most 64",
+            )
+        hint = self._keys.create(name, ("approval",) if Role.WORKER not in roles else ())
+        principal = Principal(
+            name=name, person=person or ids.new(), roles=roles, key=hint, created=self._now()
+        )
+        with self._store.begin() as unit:
+            unit.add(principal)
+            unit.append(self._event("principal.added", actor, principal))
+        return principal
+
+    def principal(self, name: str) -> Principal:
+        try:
+            return self._store.get(Principal, name).fact
+        except NotFound:
+            raise NotSignedIn(
+                "access.unknown-identity",
+                f"there is no identity {name!r} here",
+                fix=f"make it: `falaj access add {name} --role approver`",
+            ) from None
+
+    def token(self, name: str, lifetime: timedelta) -> str:
+        """A bearer token for `name`. Raises FalajError when `lifetime` is out of range."""
+        if not timedelta(seconds=1) <= lifetime <= MAX_LIFETIME:
+            raise FalajError(
+                "access.token-lifetime",
+                f"a token lives from 1 s to {MAX_LIFETIME}, got {lifetime}",
+                why="a token that leaks must die soon",
+            )
+        principal = self.principal(name)
+        self._keys.create(ISSUER_KEY, ("token",))
+        with self._store.begin() as unit:
+            unit.append(self._event("token.issued", principal.person, principal))
+        return tokens.issue(
+            self._keys.signer(ISSUER_KEY),
+            issuer=f"falaj:{self._project}",
+            audience=AUDIENCE,
+            subject=name,
+            now=self._now(),
+            lifetime=lifetime,
+        )
+
+    def bearer(self, token: str) -> Principal:
+        """The identity behind a token. Raises NotSignedIn with the rule that failed."""
+        from falaj.base.dsse import hint_of
+
+        trusted = {
+            hint_of(key.public.encode()): key.public.encode()
+            for key in self._keys.trust().keys
+            if "token" in key.roles
+        }
+        try:
+            claims = tokens.verify(
+                token,
+                issuer=f"falaj:{self._project}",
+                audience=AUDIENCE,
+                keys=trusted,
+                now=self._now(),
+                max_lifetime=MAX_LIFETIME,
+            )
+        except tokens.BadToken as error:
+            raise NotSignedIn(
+                "access.bad-token",
+                f"the token is refused: {error}",
+                fix="make one: `falaj access token`",
+            ) from None
+        return self.principal(claims.subject)
+
+    def permit(self, principal: Principal, action: Action, resource: Resource) -> Permit:
+        """Decide. A refusal leaves an event too, then raises NotAllowed."""
+        try:
+            return engine.decide(
+                principal, action, resource, now=self._now(), rules=engine.bundle()
+            )
+        except NotAllowed as refusal:
+            with self._store.begin() as unit:
+                unit.append(
+                    Event(
+                        id=ids.new(),
+                        at=self._now(),
+                        project=self._project,
+                        type="access.denied",
+                        actor=principal.person,
+                        subject=f"{resource.kind}/{resource.id}",
+                        data={
+                            "action": str(action),
+                            "code": refusal.code,
+                            "policy": engine.bundle().digest,
+                        },
+                    )
+                )
+            raise
+
+    def _event(self, type: str, actor: str, principal: Principal) -> Event:
+        return Event(
+            id=ids.new(),
+            at=self._now(),
+            project=self._project,
+            type=type,
+            actor=actor,
+            subject=f"principal/{principal.person}",
+            data={"roles": [str(role) for role in principal.roles], "key": principal.key},
+        )

@@ -1,0 +1,474 @@
+"""Check an evidence pack without a server or a network. Runs with facts and base alone.
+
+The trust root is given separately and never taken from the pack. Every finding is reported, with
+the file concerned; a pack holds only when there is none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from falaj.audit import rules
+from falaj.audit.container import BadContainer, Member, bytes_of, digest_of, read_members
+from falaj.base import bundle, canonical, digests, dsse, merkle, paths, time
+from falaj.base.bundle import Content, Finding
+from falaj.facts.attestations import APPROVAL
+from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision
+from falaj.facts.releases import Trust
+from falaj.facts.rollouts import LiveMove, RolloutDecision
+from falaj.facts.trust import BadTrust, identity_of, keys_for, open_trust
+
+__all__ = ["PackReport", "Summary", "verify_pack"]
+
+FORMAT: Final = "falaj-evidence-pack/1"
+KIND: Final = "application/vnd.falaj.evidence-pack+json"
+MANIFEST: Final = "manifest.json"
+SEAL: Final = "manifest.dsse.json"
+MOST_LOG: Final = 1 << 30
+F = TypeVar("F")
+
+
+class Summary(NamedTuple):
+    project: str = ""
+    created: str = ""
+    signer: str = ""  # identity whose key sealed the pack
+    trust_version: int = 0
+    files: int = 0
+    releases: tuple[str, ...] = ()
+    changes: int = 0
+    approvals: int = 0
+    decisions: int = 0
+    moves: int = 0
+    log_size: int = 0
+    log_root: str = ""
+
+
+class PackReport(NamedTuple):
+    """`trusted`: the trust root was given separately. Without one a pack never holds."""
+
+    findings: tuple[Finding, ...]
+    summary: Summary
+    trusted: bool
+
+    @property
+    def holds(self) -> bool:
+        return self.trusted and not self.findings
+
+
+class Event(NamedTuple):
+    """What the checks need of one leaf."""
+
+    idx: int
+    type: str
+    time: datetime
+    subject: str
+    data: Mapping[str, Any]
+
+
+def verify_pack(
+    path: Path, trust: Trust | None, *, now: datetime, requires: tuple[str, ...] = ()
+) -> PackReport:
+    """Judge a pack; all findings.
+
+    1. The zip file has its one spelling; names are plain; CRCs hold. 2. manifest.json lists every
+    other file, each with its digest, and is sealed by a key of role `log`. 3. Each release holds by
+    itself, at the time that the log gives it. 4. Each approval is signed over its release and
+    evidence by the key of the one who approved, who is not an author. 5. The events lead to the
+    root. 6. What is told about (releases, changes, approvals, decisions, live moves) has its event.
+    """
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        found = Finding("audit.unreadable", path.name, f"{path.name}: {error.strerror}")
+        return PackReport((found,), Summary(), trust is not None)
+    with file:
+        return Check(file, trust, now, requires, path.name).run()
+
+
+class Check:
+    """One walk through one pack; collects findings."""
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        trust: Trust | None,
+        now: datetime,
+        requires: tuple[str, ...],
+        name: str,
+    ) -> None:
+        self.file = file
+        self.given = trust is not None
+        self.trust = trust
+        self.now = now
+        self.requires = requires
+        self.name = name
+        self.found: list[Finding] = []
+        self.members: dict[str, Member] = {}
+        self.hashes: dict[str, str] = {}
+
+    def say(self, code: str, file: str, message: str) -> None:
+        self.found.append(Finding(code, file, message))
+
+    def run(self) -> PackReport:
+        if not self._open():
+            return self._report(Summary())
+        self._choose_trust()
+        manifest = self._manifest()
+        signer = self._seal()
+        if manifest is None:
+            return self._report(Summary(signer=signer))
+        events, edge = self._log(manifest)
+        mentions = _mentions(events)
+        for short, id_ in manifest["releases"].items():
+            self._release(short, id_, mentions)
+        self._strays(manifest)
+        changes = self._facts("changes.json", Change)
+        approvals = self._facts("approvals.json", Approval)
+        decisions = self._facts("decisions.json", RolloutDecision)
+        moves = self._facts("live.json", LiveMove)
+        self._approvals(approvals, {change.id: change for change in changes}, events)
+        self._enough(changes, approvals)
+        for file, kind, ids in (
+            ("changes.json", "change", [fact.id for fact in changes]),
+            ("decisions.json", "rollout decision", [fact.id for fact in decisions]),
+            ("live.json", "live move", [fact.id for fact in moves]),
+        ):
+            for id_ in ids:
+                if id_ not in mentions:
+                    self.say("audit.no-event", file, f"{kind} {id_} has no event in the log")
+        return self._report(
+            Summary(
+                project=manifest["project"],
+                created=manifest["created"],
+                signer=signer,
+                trust_version=self.trust.version if self.trust else 0,
+                files=len(self.members),
+                releases=tuple(manifest["releases"].values()),
+                changes=len(changes),
+                approvals=len(approvals),
+                decisions=len(decisions),
+                moves=len(moves),
+                log_size=edge.size,
+                log_root=rules.root_of(edge).hex(),
+            )
+        )
+
+    def _report(self, summary: Summary) -> PackReport:
+        return PackReport(tuple(dict.fromkeys(self.found)), summary, self.given)
+
+    def _open(self) -> bool:
+        try:
+            members = read_members(self.file)
+        except BadContainer as error:
+            self.say("audit.container", error.member or self.name, str(error))
+            return False
+        self.members = {member.name: member for member in members}
+        for name, other in paths.collisions(self.members):
+            self.say("audit.container", name, f"{name!r} and {other!r} are one file elsewhere")
+        for member in members:
+            self.hashes[member.name], whole = digest_of(self.file, member)
+            if not whole:
+                self.say("audit.changed", member.name, f"{member.name}: its checksum does not hold")
+        return True
+
+    def _choose_trust(self) -> None:
+        if self.trust is not None:
+            if self.now > self.trust.expires:
+                self.say("audit.trust-expired", "", f"the trust root expired {self.trust.expires}")
+            return
+        self.say(
+            "audit.trust-not-given",
+            "",
+            "trust root not given: checked against the key fingerprint in the pack only, which "
+            "whoever changed the pack could have changed too",
+        )
+        try:
+            self.trust = open_trust(self._bytes("information/trust.json") or b"", now=self.now)
+        except BadTrust as error:
+            self.say("audit.trust-not-given", "information/trust.json", str(error))
+
+    def _keys(self, role: str, at: datetime) -> Mapping[str, bytes]:
+        return keys_for(self.trust, role, at) if self.trust is not None else {}
+
+    def _bytes(self, name: str, most: int = dsse.MAX_BYTES) -> bytes | None:
+        member = self.members.get(name)
+        if member is None:
+            self.say("audit.missing", name, f"{name} is missing")
+            return None
+        if member.size > most:
+            self.say("audit.malformed", name, f"{name} is larger than {most >> 20} MiB")
+            return None
+        return bytes_of(self.file, member, most=most)
+
+    def _manifest(self) -> dict[str, Any] | None:
+        data = self._bytes(MANIFEST)
+        if data is None:
+            return None
+        try:
+            manifest = canonical.loads(data)
+            if canonical.dumps(manifest) != data:
+                raise canonical.NotCanonical("is not canonical JSON")
+        except canonical.NotCanonical as error:
+            self.say("audit.malformed", MANIFEST, f"manifest.json: {error}")
+            return None
+        match manifest:
+            case {
+                "format": str(form),
+                "project": str(),
+                "created": str(),
+                "log": {"size": int(), "root": str()},
+                "releases": dict(releases),
+                "files": dict(listed),
+            } if form == FORMAT and all(
+                isinstance(value, str) for value in (*releases.values(), *listed.values())
+            ):
+                pass
+            case _:
+                self.say("audit.malformed", MANIFEST, f"manifest.json: not a manifest of {FORMAT}")
+                return None
+        there = {n: d for n, d in self.hashes.items() if n not in {MANIFEST, SEAL}}
+        for name in sorted(listed.keys() - there.keys()):
+            self.say("audit.missing", name, f"{name} is missing, though manifest.json lists it")
+        for name in sorted(there.keys() - listed.keys()):
+            self.say("audit.added", name, f"{name} was added: manifest.json does not list it")
+        for name in sorted(there.keys() & listed.keys()):
+            if there[name] != listed[name]:
+                self.say(
+                    "audit.changed",
+                    name,
+                    f"{name} was changed: got {there[name]}, manifest.json says {listed[name]}",
+                )
+        return dict(manifest)
+
+    def _seal(self) -> str:
+        """The identity that sealed the pack; empty when the seal does not hold."""
+        data, sealed = self._bytes(SEAL), self._bytes(MANIFEST)
+        if data is None or sealed is None:
+            return ""
+        try:
+            envelope = canonical.loads(data)
+            if canonical.dumps(envelope) != data or envelope.keys() != {
+                "payload",
+                "payloadType",
+                "signatures",
+            }:
+                raise dsse.BadEnvelope("is not in its one spelling")
+            opened = dsse.open_envelope(envelope, self._keys("log", self.now), kind=KIND)
+            if any(entry.keys() != {"sig", "keyid"} for entry in envelope["signatures"]):
+                raise dsse.BadEnvelope("holds fields that nobody signs")
+            bundle.exact64(envelope["signatures"][0]["sig"])
+            if bundle.exact64(envelope["payload"]) != sealed:
+                self.say("audit.changed", MANIFEST, "manifest.json is not what was sealed")
+        except (canonical.NotCanonical, dsse.BadEnvelope, AttributeError) as error:
+            self.say("audit.seal", SEAL, f"manifest.dsse.json: {error}")
+            return ""
+        return identity_of(self.trust, opened.hint) if self.trust else ""
+
+    def _log(self, manifest: Mapping[str, Any]) -> tuple[list[Event], rules.Edge]:
+        data = self._bytes("log/events.jsonl", MOST_LOG) or b""
+        bodies = data.split(b"\n")
+        if bodies.pop() != b"":
+            self.say("audit.log-differs", "log/events.jsonl", "the last event is cut off")
+        edge, _ = rules.grow(rules.EMPTY, (merkle.leaf(body) for body in bodies))
+        reached = {"size": edge.size, "root": rules.root_of(edge).hex()}
+        if reached != manifest["log"]:
+            self.say(
+                "audit.log-differs",
+                "log/events.jsonl",
+                f"the events lead to root {reached['root']} of {reached['size']}, recorded is "
+                f"{manifest['log']['root']} of {manifest['log']['size']}",
+            )
+        if self._bytes("log/root.json") != canonical.dumps(manifest["log"]) + b"\n":
+            self.say("audit.log-differs", "log/root.json", "log/root.json is not the sealed root")
+        events: list[Event] = []
+        for idx, body in enumerate(bodies):
+            event = _event(idx, body)
+            if event is None:
+                self.say("audit.malformed", "log/events.jsonl", f"event {idx} is not a CloudEvent")
+            else:
+                events.append(event)
+        return events, edge
+
+    def _release(self, short: str, id_: str, mentions: Mapping[str, Event]) -> None:
+        prefix = f"releases/{short}/"
+        inside = {
+            name.removeprefix(prefix): digest
+            for name, digest in self.hashes.items()
+            if name.startswith(prefix)
+        }
+        if digests.short(id_) != short:
+            self.say("audit.malformed", MANIFEST, f"release {id_} does not belong in {prefix}")
+        if not inside:
+            self.say("audit.missing", prefix, f"release {id_} is missing")
+            return
+        event = mentions.get(id_)
+        if event is None:
+            self.say(
+                "audit.no-event", f"{prefix}release.json", f"release {id_} has no event in the log"
+            )
+        # The log, sealed by a key that is valid now, is the witness of when the release was there.
+        at = event.time if event is not None else self.now
+        trust = self.trust
+        judged = bundle.examine(
+            Content(inside, lambda name: self._bytes(prefix + name) or b""),
+            lambda role: self._keys(role, at),
+            release_id=id_,
+            requires=self.requires,
+            identity=lambda hint: identity_of(trust, hint) if trust else hint,
+        )
+        for finding in judged.findings:
+            self.say(finding.code, prefix + finding.file, finding.message)
+
+    def _strays(self, manifest: Mapping[str, Any]) -> None:
+        for name in self.members:
+            if name.startswith("releases/") and name.split("/")[1] not in manifest["releases"]:
+                self.say("audit.added", name, f"{name} belongs to no release of this pack")
+
+    def _facts(self, name: str, kind: type[F]) -> list[F]:
+        data = self._bytes(name, 1 << 28)
+        try:
+            return msgspec.convert(canonical.loads(data or b""), list[kind], strict=False)  # type: ignore[valid-type]
+        except (canonical.NotCanonical, msgspec.ValidationError) as error:
+            self.say("audit.malformed", name, f"{name}: {error}")
+            return []
+
+    def _approvals(
+        self, approvals: Sequence[Approval], changes: Mapping[str, Change], events: Sequence[Event]
+    ) -> None:
+        spoken = {str(e.data.get("approval")): e for e in events if "approval" in e.data}
+        expected = {f"approvals/{approval.id}.dsse.json" for approval in approvals}
+        for name in sorted(n for n in self.members if n.startswith("approvals/")):
+            if name not in expected:
+                self.say("audit.added", name, f"{name} belongs to no approval of this pack")
+        for approval in approvals:
+            file = f"approvals/{approval.id}.dsse.json"
+            for why in self._wrong(approval, file, changes.get(approval.change)):
+                self.say("audit.approval", file, f"approval {approval.id}: {why}")
+            event = spoken.get(approval.id)
+            if event is None:
+                self.say("audit.no-event", file, f"approval {approval.id} has no event in the log")
+            elif (
+                event.subject != f"change/{approval.change}"
+                or event.data.get("release") != approval.release
+                or event.data.get("evidence") != approval.evidence
+                or event.data.get("decision", str(approval.decision)) != str(approval.decision)
+            ):
+                self.say(
+                    "audit.approval",
+                    file,
+                    f"approval {approval.id}: event {event.idx} of the log tells another story",
+                )
+
+    def _wrong(self, approval: Approval, file: str, change: Change | None) -> Iterator[str]:
+        """Why a signed decision does not count, each reason."""
+        data = self._bytes(file)
+        if data is None:
+            return
+        if data.decode(errors="replace") != approval.envelope:
+            yield "the envelope is not the one in approvals.json"
+        try:
+            statement, hint = bundle.statement_of(
+                canonical.loads(data), self._keys("approval", approval.at)
+            )
+        except (canonical.NotCanonical, dsse.BadEnvelope) as error:
+            yield str(error)
+            return
+        claim = statement["predicate"]
+        if statement["predicateType"] != APPROVAL:
+            yield f"it is a statement of type {statement['predicateType']}"
+        if bundle.subject_of(statement) != approval.release:
+            yield f"it speaks about release {bundle.subject_of(statement)}, not {approval.release}"
+        told = {
+            "change": approval.change,
+            "evidence": approval.evidence,
+            "decision": str(approval.decision),
+            "person": approval.person,
+            "at": time.text(approval.at),
+            "expires": time.text(approval.expires),
+        }
+        for key, value in told.items():
+            if claim.get(key) != value:
+                yield f"signed is {key} {claim.get(key)!r}, told is {value!r}"
+        if self.trust and identity_of(self.trust, hint) != approval.principal:
+            yield f"signed by {identity_of(self.trust, hint)!r}, told is {approval.principal!r}"
+        short = digests.short(approval.release)
+        listed = {
+            name.removeprefix(f"releases/{short}/"): digest
+            for name, digest in self.hashes.items()
+            if name.startswith(f"releases/{short}/")
+        }
+        if listed and not approval.void and bundle.evidence_digest(listed) != approval.evidence:
+            yield "the evidence of the release is not the evidence that was approved"
+        if change is None:
+            yield f"change {approval.change} is not in the pack"
+        elif approval.person in change.authors:
+            yield f"{approval.person} approved an own change"
+
+    def _enough(self, changes: Sequence[Change], approvals: Sequence[Approval]) -> None:
+        """A normal change that went live had its approvals."""
+        bad = {finding.file for finding in self.found if finding.code == "audit.approval"}
+        live = {ChangeState.IMPLEMENTING, ChangeState.IMPLEMENTED}
+        for change in changes:
+            if change.kind is not ChangeKind.NORMAL or change.state not in live:
+                continue
+            people = {
+                approval.person
+                for approval in approvals
+                if approval.change == change.id
+                and approval.decision is Decision.APPROVE
+                and not approval.void
+                and approval.release == change.release
+                and approval.evidence == change.evidence
+                and f"approvals/{approval.id}.dsse.json" not in bad
+            }
+            if len(people) < change.approvals_needed:
+                self.say(
+                    "audit.approval",
+                    "changes.json",
+                    f"change {change.id} went live with {len(people)} approvals that hold, "
+                    f"needed were {change.approvals_needed}",
+                )
+
+
+def _event(idx: int, body: bytes) -> Event | None:
+    try:
+        match canonical.loads(body):
+            case {
+                "specversion": "1.0",
+                "type": str(kind),
+                "subject": str(subject),
+                "time": str(at),
+                "data": dict(data),
+            }:
+                return Event(idx, kind, time.parse_instant(at), subject, data)
+            case _:
+                return None
+    except ValueError:
+        return None
+
+
+def _mentions(events: Sequence[Event]) -> dict[str, Event]:
+    """Every id that an event names, as its subject or in its data -> the first such event."""
+    found: dict[str, Event] = {}
+    for event in events:
+        kind, _, rest = event.subject.partition("/")
+        for words in (event.subject, rest or kind, *_texts(event.data)):
+            found.setdefault(words, event)
+    return found
+
+
+def _texts(value: Any) -> Iterator[str]:
+    match value:
+        case str():
+            yield value
+        case dict():
+            for inner in value.values():
+                yield from _texts(inner)
+        case list():
+            for inner in value:
+                yield from _texts(inner)

@@ -1,0 +1,66 @@
+"""The control plane's application: every route with its permission, one error form."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+from litestar import Litestar, Router
+from litestar.datastructures import State
+from litestar.di import Provide
+from litestar.openapi import OpenAPIConfig
+from litestar.openapi.plugins import JsonRenderPlugin
+
+from falaj.doors.api import problems, route
+from falaj.doors.api.routes import (
+    access,
+    audit,
+    changes,
+    gates,
+    monitoring,
+    releases,
+    rollouts,
+    runs,
+    status,
+)
+from falaj.facts.access import Action, Principal, ResourceKind
+
+if TYPE_CHECKING:
+    from falaj.app import Works
+
+__all__ = ["VERSION", "create"]
+
+VERSION = "1"
+PAGES = (access, audit, changes, gates, monitoring, releases, rollouts, runs, status)
+
+
+def create(works: Works, *, embedded: bool) -> Litestar:
+    """Make the application. embedded: called inside the owner's own process, without a token.
+
+    Raises RuntimeError when any route does not say what it needs.
+    """
+    app = Litestar(
+        route_handlers=[handler for page in PAGES for handler in page.ROUTES],
+        dependencies={
+            "works": Provide(lambda state: state.works, sync_to_thread=False),
+            "permit": Provide(route.permit_of, sync_to_thread=False),
+            "principal": Provide(route.principal_of, sync_to_thread=False),
+        },
+        exception_handlers=problems.HANDLERS,
+        state=State({"works": works, "embedded": embedded}),
+        type_encoders={Principal: msgspec.to_builtins},
+        logging_config=None,
+        openapi_config=OpenAPIConfig(
+            title="Falaj",
+            version=VERSION,
+            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            openapi_router=Router(
+                "/",
+                route_handlers=[],
+                guards=[route.guard],
+                opt={"needs": Action.READ, "on": ResourceKind.PROJECT, "by": ""},
+            ),
+        ),
+    )
+    route.refuse_open_routes(app)
+    return app

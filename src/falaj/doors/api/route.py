@@ -1,0 +1,109 @@
+"""Routes that carry their permission: what is asked, on which thing, is part of the declaration.
+
+There is no default. `refuse_open_routes` runs at start-up and stops the application when a handler
+was made any other way, so that a forgotten permission can never be an open door.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from litestar import HttpMethod, Litestar
+from litestar.connection import ASGIConnection, Request
+from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+
+from falaj.access.service import OWNER, NotSignedIn
+from falaj.facts.access import Action, Permit, Principal, Resource, ResourceKind
+
+__all__ = ["get", "permit_of", "post", "principal_of", "refuse_open_routes"]
+
+KEYS: Final = frozenset({"needs", "on", "by"})
+
+
+def get(path: str, *, needs: Action, on: ResourceKind, by: str = "") -> Callable[..., Any]:
+    """A reading route. by: the path parameter that names the resource; empty: the project."""
+    return declared(HttpMethod.GET, path, needs, on, by, 200)
+
+
+def post(
+    path: str, *, needs: Action, on: ResourceKind, by: str = "", status: int = 200
+) -> Callable[..., Any]:
+    """A route that changes something."""
+    return declared(HttpMethod.POST, path, needs, on, by, status)
+
+
+def declared(
+    method: HttpMethod, path: str, needs: Action, on: ResourceKind, by: str, status: int
+) -> Callable[..., Any]:
+    def handler(function: Callable[..., Any]) -> HTTPRouteHandler:
+        return HTTPRouteHandler(
+            path,
+            http_method=method,
+            status_code=status,
+            guards=[guard],
+            opt={"needs": needs, "on": on, "by": by},
+            sync_to_thread=True,
+        )(function)
+
+    return handler
+
+
+def guard(connection: ASGIConnection[Any, Any, Any, Any], handler: BaseRouteHandler) -> None:
+    """Who is asking, and may they? Leaves the permit for the handler; raises otherwise."""
+    works = connection.app.state.works
+    principal = signed_in(connection)
+    on: ResourceKind = handler.opt["on"]
+    by: str = handler.opt["by"]
+    resource = (
+        works.resource(on, str(connection.path_params[by]))
+        if by
+        else Resource(kind=on, id=works.ground.name)
+    )
+    permit = works.access.permit(principal, handler.opt["needs"], resource)
+    connection.scope["falaj.permit"] = permit  # type: ignore[typeddict-unknown-key]
+    connection.scope["falaj.principal"] = principal  # type: ignore[typeddict-unknown-key]
+
+
+def signed_in(connection: ASGIConnection[Any, Any, Any, Any]) -> Principal:
+    access = connection.app.state.works.access
+    header = connection.headers.get("authorization", "")
+    if header:
+        kind, _, token = header.partition(" ")
+        if kind.lower() != "bearer":
+            raise NotSignedIn("access.bad-token", f"got {kind!r}, expected a bearer token")
+        found: Principal = access.bearer(token.strip())
+        return found
+    if connection.app.state.embedded:
+        # In the process of the local owner: the operating system has already asked who it is.
+        local: Principal = access.principal(connection.headers.get("falaj-as", OWNER))
+        return local
+    raise NotSignedIn(
+        "access.no-token",
+        "this server wants to know who you are",
+        fix="make a token where the server runs: `falaj access token`, then set FALAJ_TOKEN",
+    )
+
+
+def permit_of(request: Request[Any, Any, Any]) -> Permit:
+    """What the guard decided; a dependency of handlers."""
+    permit: Permit = request.scope["falaj.permit"]  # type: ignore[typeddict-item]
+    return permit
+
+
+def principal_of(request: Request[Any, Any, Any]) -> Principal:
+    principal: Principal = request.scope["falaj.principal"]  # type: ignore[typeddict-item]
+    return principal
+
+
+def refuse_open_routes(app: Litestar) -> None:
+    """Stop the start when a route has no permission, or an option that nobody reads."""
+    for route in app.routes:
+        for handler in getattr(route, "route_handlers", ()):
+            if handler.handler_name == "options_handler":
+                continue  # made by the framework for each path; answers with methods only
+            if set(handler.opt) != KEYS or not isinstance(handler.opt["needs"], Action):
+                raise RuntimeError(
+                    f"route {route.path} ({handler}) does not say what it needs; "
+                    "declare it with falaj.doors.api.route"
+                )

@@ -1,0 +1,64 @@
+"""Identities, tokens, the trust root."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from falaj.app import Works
+from falaj.base import time
+from falaj.base.errors import FalajError
+from falaj.doors.api.route import get, post
+from falaj.facts.access import Action, Permit, Principal, ResourceKind, Role
+from falaj.facts.releases import Trust
+
+__all__ = ["ROUTES", "AddIdentity", "MakeToken"]
+
+
+class AddIdentity(msgspec.Struct, forbid_unknown_fields=True):
+    """person: the name of an existing identity of the same person, for a further account."""
+
+    name: str
+    roles: tuple[Role, ...]
+    person: str = ""
+
+
+class MakeToken(msgspec.Struct, forbid_unknown_fields=True):
+    name: str
+    lifetime: str = "15m"
+
+
+class Token(msgspec.Struct):
+    token: str
+
+
+@get("/identities", needs=Action.READ, on=ResourceKind.PROJECT)
+def list_identities(works: Works) -> list[Principal]:
+    return works.ground.store.find(Principal)
+
+
+@post("/identities", needs=Action.MANAGE_ACCESS, on=ResourceKind.PROJECT, status=201)
+def add_identity(works: Works, permit: Permit, data: AddIdentity) -> Principal:
+    """Make an identity with its own key for approvals."""
+    person = works.access.principal(data.person).person if data.person else ""
+    return works.access.add(data.name, data.roles, actor=permit.person, person=person)
+
+
+@post("/tokens", needs=Action.MANAGE_ACCESS, on=ResourceKind.PROJECT, status=201)
+def make_token(works: Works, data: MakeToken) -> Token:
+    """Make a bearer token for an identity; it dies by itself."""
+    try:
+        lifetime = time.parse_span(data.lifetime)
+    except ValueError as error:
+        raise FalajError("api.bad-time", f"lifetime: {error}") from None
+    return Token(works.access.token(data.name, lifetime))
+
+
+@get("/trust", needs=Action.READ, on=ResourceKind.PROJECT)
+def trust(works: Works) -> Trust:
+    """The trust root: give it to verifiers by another way than what they verify."""
+    return works.ground.keys.trust()
+
+
+ROUTES: Final = (list_identities, add_identity, make_token, trust)

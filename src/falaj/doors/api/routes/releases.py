@@ -1,0 +1,51 @@
+"""Releases: immutable, signed, with their evidence."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from falaj.app import Works
+from falaj.doors.api.route import get, post
+from falaj.facts.access import Action, Permit, ResourceKind
+from falaj.facts.releases import Manifest, Release
+
+__all__ = ["ROUTES", "CreateRelease"]
+
+
+class CreateRelease(msgspec.Struct, forbid_unknown_fields=True):
+    run: str = ""
+    version: str = ""
+
+
+class ReleaseView(msgspec.Struct):
+    release: Release
+    manifest: Manifest
+    findings: list[str]
+
+
+@post("/releases", needs=Action.CREATE_RELEASE, on=ResourceKind.PROJECT, status=201)
+def create_release(works: Works, permit: Permit, data: CreateRelease) -> Release:
+    """Build and sign the folder of a run's model with its evidence."""
+    from falaj.journeys import promote
+
+    return promote.release(works.ground, permit, data.run, data.version)
+
+
+@get("/releases", needs=Action.READ, on=ResourceKind.PROJECT)
+def list_releases(works: Works, limit: int = 50, after: str = "") -> list[Release]:
+    return works.ground.store.find(Release, limit=min(limit, 1000), after=after)
+
+
+@get("/releases/{release:str}", needs=Action.READ, on=ResourceKind.PROJECT)
+def show_release(works: Works, release: str) -> ReleaseView:
+    """One release, verified again now."""
+    from falaj.journeys import promote
+
+    found = promote.release_named(works.ground, release)
+    manifest, findings = promote.look_at(works.ground, found)
+    return ReleaseView(found, manifest, findings)
+
+
+ROUTES: Final = (create_release, list_releases, show_release)

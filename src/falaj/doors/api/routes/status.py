@@ -1,0 +1,95 @@
+"""What is live where, is it healthy, what waits for somebody; and one turn of the worker."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from falaj.app import Works
+from falaj.doors.api.route import get, post
+from falaj.facts.access import Action, ResourceKind
+from falaj.facts.changes import Change, ChangeState
+from falaj.facts.monitoring import Alert, AlertState
+from falaj.facts.rollouts import Deployment, LiveMove, Rollout
+from falaj.facts.serving import Observed, ObservedServer
+
+__all__ = ["ROUTES", "EnvironmentStatus", "Status"]
+
+
+class EnvironmentStatus(msgspec.Struct):
+    environment: str
+    region: str
+    live: list[LiveMove]
+    servers: list[ObservedServer]
+
+
+class Status(msgspec.Struct):
+    project: str
+    environments: list[EnvironmentStatus]
+    waiting: list[Change]
+    rollouts: list[Rollout]
+    alerts: list[Alert]
+
+
+@get("/status", needs=Action.READ, on=ResourceKind.PROJECT)
+def show_status(works: Works) -> Status:
+    """What is live where, what waits for me, is anything on fire."""
+    from falaj.journeys import roll_out
+
+    ground = works.ground
+    waiting = [
+        change
+        for state in (ChangeState.PROPOSED, ChangeState.AWAITING_APPROVAL, ChangeState.APPROVED)
+        for change in ground.store.find(Change, state=state)
+    ]
+    return Status(
+        project=ground.name,
+        environments=[
+            EnvironmentStatus(
+                environment=name,
+                region=table.region or ground.project.project.region,
+                live=newest(ground.store.find(LiveMove, environment=name)),
+                servers=list(observed(works, name).servers),
+            )
+            for name, table in ground.project.environments.items()
+        ],
+        waiting=waiting,
+        rollouts=roll_out.unfinished(ground),
+        alerts=ground.store.find(Alert, state=AlertState.OPEN, limit=50),
+    )
+
+
+def newest(moves: list[LiveMove]) -> list[LiveMove]:
+    found: dict[str, LiveMove] = {}
+    for move in moves:
+        found.setdefault(move.model, move)
+    return list(found.values())
+
+
+def observed(works: Works, environment: str) -> Observed:
+    from falaj.journeys import roll_out
+
+    if not any(kept.id == environment for kept in works.ground.store.find(Deployment)):
+        return Observed(environment=environment)
+    return roll_out.target_of(works.ground, environment).observe(environment)
+
+
+@get(
+    "/environments/{environment:str}/servers",
+    needs=Action.READ,
+    on=ResourceKind.ENVIRONMENT,
+    by="environment",
+)
+def servers(works: Works, environment: str) -> Observed:
+    """Where the environment's servers listen, and how they are."""
+    return observed(works, environment)
+
+
+@post("/reconcile", needs=Action.RECONCILE, on=ResourceKind.PROJECT)
+def reconcile(works: Works) -> list[str]:
+    """One turn of the worker: everything that is due, one step each."""
+    return works.turn()
+
+
+ROUTES: Final = (show_status, servers, reconcile)

@@ -1,0 +1,148 @@
+"""The command line's entry. It imports click and nothing else: help and completion live from that.
+
+The table holds each verb's one line of help, so `--help` imports no command; a test compares.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any, Final
+
+import click
+from click.shell_completion import CompletionItem
+
+__all__ = ["VERBS", "cli", "main"]
+
+# verb -> (section, one line)
+VERBS: Final[dict[str, tuple[str, str]]] = {
+    "init": ("Start", "Make a working project from a template."),
+    "demo": ("Start", "Walk the whole way on real flights, in about two minutes."),
+    "up": ("Start", "Serve the API and work off what waits, in one process."),
+    "run": ("Build", "Run a pipeline; unchanged steps come from the cache."),
+    "gate": ("Build", "Tell whether a model would pass, and why not."),
+    "release": ("Release", "Create, list and show signed releases."),
+    "change": ("Release", "Open, list and show changes; take up proposed ones."),
+    "approve": ("Release", "Sign an approval over a release and its evidence."),
+    "reject": ("Release", "Sign a rejection, with the reason."),
+    "status": ("Operate", "Show what is live where, and what waits for whom."),
+    "rollout": ("Operate", "Start, watch, pause, resume and abort rollouts."),
+    "rollback": ("Operate", "Go back to the release before, in one step."),
+    "drift": ("Operate", "Show how far live inputs have moved from training."),
+    "who-was-live": ("Operate", "Tell which release answered at a time."),
+    "serve": ("Operate", "Serve one release folder; the data plane alone."),
+    "worker": ("Operate", "Reconcile rollouts, monitors and proposals."),
+    "verify": ("Trust", "Check an evidence pack or a release folder, offline."),
+    "evidence": ("Trust", "Export everything that proves a model's way."),
+    "audit": ("Trust", "Read the log of what happened."),
+    "access": ("Admin", "Add and list identities; make tokens."),
+    "config": ("Admin", "Show every setting and where it comes from."),
+    "explain": ("Admin", "Explain an error code, offline."),
+}
+SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
+class Verbs(click.Group):
+    """Shows help and completes names without importing any command."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        module = import_module(f"falaj.doors.cli.verbs.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        for section in dict.fromkeys(section for section, _ in VERBS.values()):
+            with formatter.section(section):
+                formatter.write_dl([(n, line) for n, (s, line) in VERBS.items() if s == section])
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:  # noqa: ARG002
+        return [
+            CompletionItem(name, help=line)
+            for name, (_, line) in VERBS.items()
+            if name.startswith(incomplete)
+        ]
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in VERBS and not args[0].startswith("-"):
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], VERBS, n=3)
+            hint = f" Did you mean {' or '.join(near)}?" if near else " See `falaj --help`."
+            raise click.UsageError(f"there is no command {args[0]!r}.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=Verbs, context_settings=SETTINGS, invoke_without_command=True)
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.option("--as", "identity", metavar="NAME", help="Act as another local identity.")
+@click.option("--version", is_flag=True, help="Show the version.")
+@click.pass_context
+def cli(ctx: click.Context, debug: bool, identity: str | None, version: bool) -> None:
+    """From a git commit to a governed, monitored, reversible model in production."""
+    ctx.obj = {"debug": debug, "as": identity}
+    if version:
+        from importlib.metadata import version as installed
+
+        click.echo(f"falaj {installed('falaj')}")
+    elif ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Run, and turn every ending into its exit code; a person never sees a traceback unasked."""
+    debug = "--debug" in sys.argv
+    try:
+        cli.main(standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(2)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("interrupted; nothing is lost, run it again", err=True)
+        sys.exit(130)
+    except BrokenPipeError:
+        sys.exit(0)  # the reader (head, less) has seen enough
+    except Exception as error:
+        if debug:
+            raise
+        sys.exit(failed(error))
+
+
+def failed(error: Exception) -> int:
+    """Say what went wrong and return the exit code."""
+    from falaj.base.errors import Exit, FalajError
+
+    if isinstance(error, FalajError):
+        show(error)
+        return error.exit
+    from falaj.doors.cli.crash import report
+
+    path = report(error)
+    click.echo(
+        f"error[cli.crash]: falaj itself failed: {type(error).__name__}\n"
+        f"  = why: this is our mistake, not yours; what was committed is safe\n"
+        f"  = fix: send the report {path} (it holds no values of your data)",
+        err=True,
+    )
+    return Exit.INTERNAL
+
+
+def show(error: Any) -> None:
+    import shutil
+
+    from falaj.doors.cli import diagnostics
+
+    if "--json" in sys.argv:
+        import json
+
+        click.echo(json.dumps(diagnostics.problem_document(error)))
+    width = shutil.get_terminal_size((100, 24)).columns
+    click.echo(diagnostics.render(error, width=width), err=True)

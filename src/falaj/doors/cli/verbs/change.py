@@ -1,0 +1,125 @@
+"""falaj change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from falaj.doors.cli import terminal
+from falaj.doors.cli.client import connect
+from falaj.doors.cli.verbs.gate import rows
+
+__all__ = ["command", "one_waiting"]
+
+
+@click.group("change")
+def command() -> None:
+    """Open, list and show changes; take up proposed ones."""
+
+
+@command.command("open")
+@click.argument("release", required=False, default="")
+@click.option("-e", "--environment", default="production", show_default=True)
+@click.option("-m", "--message", "reason", default="", help="Why.")
+@terminal.json_option
+@click.pass_context
+def open_one(
+    ctx: click.Context, release: str, environment: str, reason: str, machine: bool
+) -> None:
+    """Ask to bring a release (the newest when not said) to an environment.
+
+    \b
+    Examples:
+      falaj change open
+      falaj change open 1.1.0 -e production -m "trained on April too"
+    """
+    change = connect(ctx).post(
+        f"/environments/{environment}/changes", {"release": release, "reason": reason}
+    )
+    if machine:
+        return terminal.as_json("change", change)
+    say(change)
+    click.echo(f"next: somebody else types: falaj --as NAME approve {change['id']} -m ...")
+    return None
+
+
+@command.command("list")
+@click.option("--state", default="", help="Only changes in this state.")
+@terminal.json_option
+@click.pass_context
+def list_all(ctx: click.Context, state: str, machine: bool) -> None:
+    """List changes, newest first.
+
+    \b
+    Examples:
+      falaj change list
+      falaj change list --state awaiting-approval
+    """
+    found = connect(ctx).get("/changes", state=state)
+    if machine:
+        return terminal.as_json("changes", found)
+    terminal.table(
+        [(c["id"], c["title"], c["environment"], c["state"], c["kind"]) for c in found],
+        ("id", "change", "environment", "state", "kind"),
+    )
+    return None
+
+
+@command.command
+@click.argument("change")
+@terminal.json_option
+@click.pass_context
+def show(ctx: click.Context, change: str, machine: bool) -> None:
+    """Show what changes, the evidence, and what is still missing.
+
+    \b
+    Examples:
+      falaj change show CHG-0001
+      falaj change show CHG-0001 --json
+    """
+    found = connect(ctx).get(f"/changes/{change}")
+    if machine:
+        return terminal.as_json("change-view", found)
+    say(found["change"])
+    if found["report"]:
+        terminal.table(rows(found["report"]), ("check", "verdict", "measured", "why"))
+    for approval in found["approvals"]:
+        state = f"void: {approval['void']}" if approval["void"] else "counts"
+        said = f"{approval['decision']} by {approval['principal']}, {state}"
+        click.echo(f"{said}: {approval['comment']}")
+    return None
+
+
+@command.command
+@click.argument("change")
+@click.pass_context
+def take(ctx: click.Context, change: str) -> None:
+    """Take up a proposed change: it then waits for approval like any other.
+
+    \b
+    Examples:
+      falaj change take CHG-0004
+      falaj change show CHG-0004
+    """
+    say(connect(ctx).post(f"/changes/{change}/take"))
+
+
+def say(change: dict[str, Any]) -> None:
+    click.echo(f"{change['id']}  {change['title']}  ({change['environment']})")
+    click.echo(f"{change['state']} · {change['kind']} · risk {change['risk']}")
+    for reason in change["risk_reasons"]:
+        click.echo(f"  {reason}")
+    click.echo(f"plan: {change['plan']}; back-out: {change['back_out']}")
+    click.echo(f"evidence {change['evidence']}")
+
+
+def one_waiting(client: Any, change: str, state: str) -> str:
+    """The change that was named, or the only one in this state."""
+    if change:
+        return change
+    found = client.get("/changes", state=state)
+    if len(found) != 1:
+        names = ", ".join(c["id"] for c in found) or "none"
+        raise click.UsageError(f"name the change; {state}: {names}")
+    return str(found[0]["id"])

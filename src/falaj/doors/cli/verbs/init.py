@@ -1,0 +1,28 @@
+"""falaj init."""
+
+from __future__ import annotations
+
+import click
+
+__all__ = ["command"]
+
+
+@click.command
+@click.argument("folder", type=click.Path(file_okay=False))
+@click.option("--template", type=click.Choice(["flights"]), default="flights", show_default=True)
+def command(folder: str, template: str) -> None:
+    """Make a working project from a template.
+
+    \b
+    Examples:
+      falaj init my-model
+      falaj init my-model --template flights
+    """
+    from pathlib import Path
+
+    from falaj.doors.cli.templates import unpack
+
+    made = unpack(template, Path(folder))
+    for path in made:
+        click.echo(f"  {path}")
+    click.echo(f"next: cd {folder} && falaj run")

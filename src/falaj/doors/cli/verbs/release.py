@@ -1,0 +1,86 @@
+"""falaj release."""
+
+from __future__ import annotations
+
+import click
+
+from falaj.base.errors import Exit
+from falaj.doors.cli import terminal
+from falaj.doors.cli.client import connect
+
+__all__ = ["command"]
+
+
+@click.group("release")
+def command() -> None:
+    """Create, list and show signed releases."""
+
+
+@command.command
+@click.argument("run", required=False, default="")
+@click.option("--version", default="", help="Its version; the next minor one when not said.")
+@terminal.json_option
+@click.pass_context
+def create(ctx: click.Context, run: str, version: str, machine: bool) -> None:
+    """Build and sign the release of a run's model, the newest run's when not said.
+
+    \b
+    Examples:
+      falaj release create
+      falaj release create --version 1.1.0
+    """
+    release = connect(ctx).post("/releases", {"run": run, "version": version})
+    if machine:
+        return terminal.as_json("release", release)
+    click.echo(f"release {release['model']} {release['version']}  {release['id']}")
+    click.echo(f"folder {release['folder']}, signed")
+    click.echo("next: falaj change open")
+    return None
+
+
+@command.command("list")
+@terminal.json_option
+@click.pass_context
+def list_all(ctx: click.Context, machine: bool) -> None:
+    """List the releases, newest first.
+
+    \b
+    Examples:
+      falaj release list
+      falaj release list --json
+    """
+    found = connect(ctx).get("/releases")
+    if machine:
+        return terminal.as_json("releases", found)
+    terminal.table(
+        [(r["model"], r["version"], terminal.short(r["id"]), r["created"]) for r in found],
+        ("model", "version", "id", "created"),
+    )
+    return None
+
+
+@command.command
+@click.argument("release")
+@terminal.json_option
+@click.pass_context
+def show(ctx: click.Context, release: str, machine: bool) -> None:
+    """Show a release by version or id, verified again now.
+
+    \b
+    Examples:
+      falaj release show 1.0.0
+      falaj release show 1.0.0 --json
+    """
+    found = connect(ctx).get(f"/releases/{release}")
+    if machine:
+        terminal.as_json("release-view", found)
+    else:
+        r, manifest = found["release"], found["manifest"]
+        click.echo(f"{r['model']} {r['version']}  {r['id']}")
+        click.echo(f"made {r['created']} by run {r['run']}, commit {manifest['code']['commit']}")
+        terminal.table([(terminal.short(d), name) for name, d in manifest["files"].items()])
+        for finding in found["findings"]:
+            click.echo(terminal.mark("fail") + f"  {finding}")
+        if not found["findings"]:
+            click.echo(f"{terminal.mark('pass')}  digests and signature hold")
+    ctx.exit(Exit.UNVERIFIED if found["findings"] else Exit.OK)

@@ -1,0 +1,93 @@
+"""falaj run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from falaj.doors.cli import terminal
+from falaj.doors.cli.client import connect
+
+__all__ = ["command", "value_of"]
+
+
+def value_of(text: str) -> Any:
+    """A parameter's value: JSON where it is JSON, else the text itself."""
+    import json
+
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for item in given:
+        name, equals, text = item.partition("=")
+        if not equals:
+            raise click.BadParameter(f"got {item!r}, expected NAME=VALUE")
+        found[name] = value_of(text)
+    return found
+
+
+@click.command
+@click.argument("pipeline", required=False, default="")
+@click.option(
+    "-p",
+    "--param",
+    "parameters",
+    multiple=True,
+    callback=pairs,
+    metavar="NAME=VALUE",
+    help="A parameter of the pipeline; several are allowed.",
+)
+@click.option("--seed", type=int, help="Seed of the run; the project's is the default.")
+@click.option("--explain", is_flag=True, help="Say what would run and why; run nothing.")
+@terminal.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    pipeline: str,
+    parameters: dict[str, Any],
+    seed: int | None,
+    explain: bool,
+    machine: bool,
+) -> None:
+    """Run a pipeline; unchanged steps come from the cache.
+
+    \b
+    Examples:
+      falaj run
+      falaj run -p month_to=4 --explain
+    """
+    client = connect(ctx)
+    body = {"pipeline": pipeline, "parameters": parameters, "seed": seed}
+    if explain:
+        steps = client.post("/runs/explain", body)
+        if machine:
+            return terminal.as_json("run-explain", steps)
+        return terminal.table([(s["step"], s["would"], s["why"]) for s in steps])
+    run = client.post("/runs", body)
+    if machine:
+        return terminal.as_json("run", run)
+    show(run)
+    return None
+
+
+def show(run: dict[str, Any]) -> None:
+    terminal.table(
+        [
+            (step["step"], step["status"], f"{step['seconds']:.2f} s", step["why"])
+            for step in run["steps"]
+        ],
+        ("step", "status", "time", "why"),
+    )
+    for name, value in run["metrics"].items():
+        click.echo(f"  {name} = {value:.4f}")
+    if run["error"]:
+        click.echo(run["error"], err=True)
+    click.echo(f"run {run['id']} {run['status']}")
+    if run["status"] == "ok":
+        click.echo("next: falaj gate")

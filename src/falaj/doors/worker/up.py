@@ -1,0 +1,71 @@
+"""`falaj up`: the API and the worker in one process."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import uvicorn
+
+from falaj.base.errors import FalajError
+from falaj.doors.api.app import create
+from falaj.doors.worker.loop import work
+from falaj.facts.data import Classification
+
+if TYPE_CHECKING:
+    from falaj.app import Works
+
+__all__ = ["serve"]
+
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+PROTECTED = (Classification.PERSONAL, Classification.SENSITIVE)
+
+
+def serve(works: Works, *, host: str, port: int, worker: bool, say: Callable[[str], object]) -> int:
+    """Serve until interrupted. Plain HTTP is for loopback and for data below class personal."""
+    refuse_plain(works, host)
+    listener = socket.create_server((host, port))
+    address = f"http://{host}:{listener.getsockname()[1]}"
+    say(f"falaj is up on {address}  (project {works.ground.name})")
+    say(f"  export FALAJ_URL={address}; falaj access token > token; export FALAJ_TOKEN_FILE=token")
+    stop = threading.Event()
+    helper = threading.Thread(
+        target=work, args=(works,), kwargs={"every": 0.5, "say": say, "stop": stop}, daemon=True
+    )
+    if worker:
+        helper.start()
+    config = uvicorn.Config(
+        create(works, embedded=False),
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,  # on by default, and then anybody can claim any address
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    try:
+        uvicorn.Server(config).run(sockets=[listener])
+    finally:
+        stop.set()
+        if worker:
+            helper.join(timeout=10)
+    return 0
+
+
+def refuse_plain(works: Works, host: str) -> None:
+    if host not in LOOPBACK:
+        raise FalajError(
+            "cli.plain-http",
+            f"{host} is not this machine alone, and there is no TLS here",
+            why="tokens and data would travel in the clear",
+            fix="use 127.0.0.1, and a proxy with TLS in front",
+        )
+    protected = [d.name for d in works.ground.project.datasets if d.classification in PROTECTED]
+    if protected:
+        raise FalajError(
+            "cli.plain-http",
+            f"dataset {protected[0]!r} is of class personal or above",
+            why="with such data even loopback needs TLS",
+            fix="work in embedded mode, without `falaj up`",
+        )

@@ -1,0 +1,367 @@
+"""falaj.toml as one typed tree. Secrets are never in it, only addresses of secrets.
+
+Every setting says what it is, its unit and its range in its annotation; the reference page and the
+error messages are made from these words. Times are texts such as `30s`, `5m`, `1d`.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from msgspec import Meta
+
+from falaj.base.time import parse_span
+from falaj.facts.data import Classification
+from falaj.facts.rollouts import RolloutPlan, Strategy
+from falaj.facts.wire import Fact
+
+__all__ = [
+    "BiasTable",
+    "DatasetTable",
+    "DriftTable",
+    "EnvironmentTable",
+    "GatesTable",
+    "LabelsTable",
+    "LatencyTable",
+    "LearningTable",
+    "ModelTable",
+    "MonitorsTable",
+    "MoveTable",
+    "PipelinesTable",
+    "Project",
+    "ProjectTable",
+    "QualityTable",
+    "RobustnessTable",
+    "RolloutTable",
+]
+
+DAY: Final = 86400.0
+
+
+def _is(about: str, noun: str = "", **limits: Any) -> Meta:
+    """What a setting is, for the reference page; noun: what people call such a value."""
+    extra = {"noun": noun} if noun else None
+    return Meta(description=about, extra=extra, **limits)
+
+
+def _time(about: str, least_s: float, most_s: float) -> Meta:
+    return Meta(description=about, extra={"span": (least_s, most_s)})
+
+
+def _share(about: str) -> Meta:
+    return _is(about, "a share", ge=0, le=1)
+
+
+def _seconds(words: str) -> float:
+    return parse_span(words).total_seconds()
+
+
+NAME: Final = r"^[a-z][a-z0-9_-]{0,62}$"
+NAME_NOUN: Final = "a name of small letters, digits, - and _"
+Name = Annotated[str, Meta(pattern=NAME, extra={"noun": NAME_NOUN})]
+Region = Annotated[
+    str,
+    Meta(
+        pattern=r"^([a-z]{2}(-[a-z0-9-]+)?)?$",
+        extra={"noun": "a country in two small letters, with a zone or without, such as ae"},
+    ),
+]
+Country = Annotated[
+    str, Meta(pattern=r"^[A-Za-z]{2}$", extra={"noun": "a country in two letters (ISO 3166)"})
+]
+Words = Annotated[str, Meta(min_length=1)]
+Gate = Literal["data", "quality", "bias", "robustness", "latency", "security"]
+Watched = Literal["errors", "latency", "labels"]
+
+
+class ProjectTable(Fact, frozen=True, kw_only=True):
+    name: Annotated[Name, _is("The project's name, part of every id and event.")]
+    region: Annotated[Region, _is("Jurisdiction of all that this project makes.", min_length=1)]
+
+
+class ModelTable(Fact, frozen=True, kw_only=True):
+    name: Annotated[Name, _is("The model's name in the registry and in URLs.")]
+    pipeline: Annotated[
+        str,
+        _is(
+            "The pipeline that makes the model.",
+            "module:function",
+            pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+        ),
+    ]
+    task: Annotated[
+        Literal["binary-classification"], _is("What the model answers: yes or no, with a score.")
+    ]
+    purpose: Annotated[str, _is("What the model is for; printed on its card.")] = ""
+    intended_use: Annotated[str, _is("Who may use it how, and who may not; on its card.")] = ""
+
+
+class DatasetTable(Fact, frozen=True, kw_only=True):
+    name: Annotated[Name, _is("The name that a pipeline asks for.")]
+    source: Annotated[Words, _is("Path or pattern of the files, relative to falaj.toml.")]
+    contract: Annotated[str, _is("The data contract's file, relative to falaj.toml.")] = ""
+    classification: Annotated[
+        Classification, _is("How protected it is; personal and above forbid plain HTTP.")
+    ] = Classification.INTERNAL
+    purpose: Annotated[tuple[Words, ...], _is("What the data may be used for.")] = ()
+    countries: Annotated[
+        tuple[Country, ...], _is("Where it may be; nothing: only the project's region.")
+    ] = ()
+
+
+class QualityTable(Fact, frozen=True, kw_only=True):
+    metric: Annotated[Literal["roc_auc", "accuracy"], _is("What is measured.")] = "roc_auc"
+    at_least: Annotated[float, _share("The metric's lower 95 % bound must reach this.")]
+    margin_to_champion: Annotated[
+        float, _share("Non-inferiority: how much worse than the live model is still no worse.")
+    ] = 0.01
+    max_reuse: Annotated[
+        int,
+        _is("Candidates that one evaluation set may judge before it is worn out.", ge=1, le=10000),
+    ] = 20
+
+
+class BiasTable(Fact, frozen=True, kw_only=True):
+    group: Annotated[Words, _is("The column whose groups are compared.")]
+    metric: Annotated[
+        Literal["equal_opportunity_ratio", "selection_ratio"],
+        _is("Ratio of true positive rates, or of positive answers."),
+    ] = "equal_opportunity_ratio"
+    at_least: Annotated[float, _share("Each group's lower bound must reach this.")] = 0.8
+    reference: Annotated[str, _is("The group compared with; nothing: the largest.")] = ""
+    small_groups: Annotated[
+        Literal["inconclusive", "report"],
+        _is("Groups too small to judge hold the gate, or are only reported."),
+    ] = "inconclusive"
+
+
+class RobustnessTable(Fact, frozen=True, kw_only=True):
+    missing: Annotated[
+        tuple[Words, ...],
+        _is("Columns or patterns (`dep_*`) that are taken away, one after another.", min_length=1),
+    ]
+    max_drop: Annotated[float, _share("Largest loss of the quality metric for each.")] = 0.05
+
+
+class LatencyTable(Fact, frozen=True, kw_only=True):
+    p99_ms: Annotated[
+        float, _is("Milliseconds that 99 % of single answers stay below.", gt=0, le=60000)
+    ]
+    requests: Annotated[int, _is("Answers that are timed.", ge=100, le=1_000_000)] = 2000
+
+
+class GatesTable(Fact, frozen=True, kw_only=True):
+    """A gate that an environment requires must stand here; data and security need no table."""
+
+    quality: QualityTable | None = None
+    bias: BiasTable | None = None
+    robustness: RobustnessTable | None = None
+    latency: LatencyTable | None = None
+
+
+class RolloutTable(Fact, frozen=True, kw_only=True):
+    """How a release walks into an environment. Defaults and ranges: STATISTICS, 5."""
+
+    strategy: Annotated[
+        Strategy, _is("canary compares with what is live; direct switches at once.")
+    ] = Strategy.CANARY
+    steps_pct: Annotated[
+        tuple[Annotated[int, _is("", "a percentage", ge=1, le=100)], ...],
+        _is("Traffic shares in percent, strictly rising, the last is 100."),
+    ] = (5, 25, 50, 100)
+    alpha: Annotated[
+        float, _is("Probability of rolling back a release that is no worse.", gt=0, le=0.2)
+    ] = 0.01
+    beta: Annotated[
+        float, _is("Probability of promoting one that is worse than the margin.", gt=0, le=0.2)
+    ] = 0.05
+    tolerate: Annotated[
+        float, _is("Odds ratio of errors that counts as no worse.", ge=1, le=10)
+    ] = 1.0
+    margin: Annotated[
+        float, _is("Promotion proves that the odds ratio of errors is below this.", gt=1, le=20)
+    ] = 1.25
+    margins: Annotated[
+        dict[Watched, Annotated[float, _is("", ge=1.000001, le=20)]],
+        _is("Margins of single metrics, where they differ."),
+    ] = {}
+    latency_tolerate: Annotated[
+        float, _is("Odds ratio of slow answers that counts as no worse.", ge=1, le=10)
+    ] = 1.1
+    slo: Annotated[
+        dict[Watched, Annotated[float, _share("")]],
+        _is("Largest share of bad answers, by metric."),
+    ] = {}
+    prove: Annotated[
+        tuple[Watched, ...], _is("Metrics that must be proven before 100 % of the traffic.")
+    ] = ("errors", "labels")
+    stratum: Annotated[
+        str, _time("Counts are compared inside one such stretch of time.", 0.1, 3600)
+    ] = "1m"
+    warmup: Annotated[str, _time("Left out of the analysis: a cold start is slow.", 0, DAY)] = "2m"
+    hold: Annotated[str, _time("Least time on each step.", 0, 30 * DAY)] = "0s"
+    min_requests: Annotated[
+        int, _is("Least answers of the canary before promotion.", ge=1, le=1_000_000_000)
+    ] = 500
+    min_time: Annotated[str, _time("Least time before promotion.", 0, 30 * DAY)] = "10m"
+    stall: Annotated[
+        str, _time("Silence of an arm after which the rollout pauses.", 1, 7 * DAY)
+    ] = "5m"
+    grace: Annotated[str, _time("Wait for late counts of a closed stratum.", 0, 3600)] = "5s"
+
+    def __post_init__(self) -> None:
+        steps = self.steps_pct
+        if list(steps) != sorted(set(steps)) or steps[-1:] != (100,):
+            raise ValueError(
+                f"steps_pct: must rise strictly and end with 100, got {', '.join(map(str, steps))}"
+            )
+        if self.margin <= self.tolerate:
+            raise ValueError(
+                f"margin: must be above what is tolerated, got {self.margin} and "
+                f"tolerate = {self.tolerate}"
+            )
+
+    def plan(self, strategy: Strategy | None = None) -> RolloutPlan:
+        """The same in seconds, as the rollout takes it. strategy: where it is not the file's."""
+        return RolloutPlan(
+            strategy=strategy or self.strategy,
+            steps_pct=self.steps_pct,
+            hold_s=_seconds(self.hold),
+            stratum_s=_seconds(self.stratum),
+            grace_s=_seconds(self.grace),
+            alpha=self.alpha,
+            beta=self.beta,
+            margin=self.margin,
+            tolerate=self.tolerate,
+            latency_tolerate=self.latency_tolerate,
+            margins={str(metric): ratio for metric, ratio in self.margins.items()},
+            slo={str(metric): share for metric, share in self.slo.items()},
+            prove=self.prove,
+            min_requests=self.min_requests,
+            min_time_s=_seconds(self.min_time),
+            warmup_s=_seconds(self.warmup),
+            stall_s=_seconds(self.stall),
+        )
+
+
+class EnvironmentTable(Fact, frozen=True, kw_only=True):
+    """Environments are ordered as they stand in the file."""
+
+    target: Annotated[Literal["local"], _is("Where releases run: processes on this machine.")]
+    region: Annotated[Region, _is("Its jurisdiction; nothing: the project's.")] = ""
+    requires: Annotated[
+        tuple[Gate, ...], _is("Gates that a release must pass; an empty list asks for none.")
+    ]
+    approvals: Annotated[
+        int, _is("Persons who must approve, none of them an author.", ge=0, le=10)
+    ] = 1
+    replicas: Annotated[int, _is("Server processes of each release.", ge=1, le=64)] = 1
+    rollout: RolloutTable = RolloutTable()
+
+
+class DriftTable(Fact, frozen=True, kw_only=True):
+    """The reference is the one frozen in the release, so it cannot be chosen here."""
+
+    window: Annotated[str, _time("Answers are compared window by window.", 60, 366 * DAY)] = "1d"
+    features: Annotated[tuple[Words, ...], _is("Columns that are watched; nothing: all.")] = ()
+    min_rows: Annotated[
+        int, _is("A window with fewer rows is inconclusive.", ge=1, le=1_000_000_000)
+    ] = 500
+    psi_limit: Annotated[
+        float, _is("Population stability index that matters in practice.", gt=0, le=10)
+    ] = 0.1
+
+    @property
+    def window_s(self) -> float:
+        return _seconds(self.window)
+
+
+class LabelsTable(Fact, frozen=True, kw_only=True):
+    window: Annotated[str, _time("Ground truth is judged window by window.", 60, 366 * DAY)] = "1d"
+    delay: Annotated[str, _time("How long the truth takes to arrive.", 0, 366 * DAY)] = "0s"
+    max_wrong: Annotated[float, _share("Largest share of wrong answers; an alert above.")]
+    min_rows: Annotated[
+        int, _is("A window with fewer labelled rows is inconclusive.", ge=1, le=1_000_000_000)
+    ] = 500
+
+    @property
+    def window_s(self) -> float:
+        return _seconds(self.window)
+
+    @property
+    def delay_s(self) -> float:
+        return _seconds(self.delay)
+
+
+class MonitorsTable(Fact, frozen=True, kw_only=True):
+    drift: DriftTable | None = None
+    labels: LabelsTable | None = None
+
+
+class MoveTable(Fact, frozen=True, kw_only=True):
+    """How one parameter of the pipeline moves when a retraining is proposed."""
+
+    by: Annotated[int, _is("Added to the parameter of the last run.", ge=-1_000_000, le=1_000_000)]
+    at_least: Annotated[int | None, _is("Never below.")] = None
+    at_most: Annotated[int | None, _is("Never above.")] = None
+
+    def moved(self, value: int) -> int:
+        value += self.by
+        if self.at_least is not None:
+            value = max(value, self.at_least)
+        return value if self.at_most is None else min(value, self.at_most)
+
+
+class LearningTable(Fact, frozen=True, kw_only=True):
+    retrain: Annotated[bool, _is("An alert proposes a retraining; people decide about it.")] = False
+    on: Annotated[tuple[Literal["drift", "labels"], ...], _is("Alerts that propose one.")] = (
+        "drift",
+        "labels",
+    )
+    parameters: dict[Name, MoveTable] = {}
+
+    def moved(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Parameters of the next run, from those of the last. Raises TypeError, naming one."""
+        after = dict(parameters)
+        for name, move in self.parameters.items():
+            value = parameters.get(name)
+            if not isinstance(value, int) or isinstance(value, bool):
+                raise TypeError(f"learning.parameters.{name}: got {value!r}, a whole number moves")
+            after[name] = move.moved(value)
+        return after
+
+
+class PipelinesTable(Fact, frozen=True, kw_only=True):
+    seed: Annotated[int, _is("Seed of all runs; each step gets its own.", ge=0, le=2**53 - 1)] = 0
+    code: Annotated[
+        tuple[Words, ...],
+        _is("Folders whose code belongs to the model, relative to falaj.toml.", min_length=1),
+    ] = (".",)
+    parameters: Annotated[
+        dict[str, Any], _is("Values of pipeline parameters, over the defaults in code.")
+    ] = {}
+
+
+class Project(Fact, frozen=True, kw_only=True):
+    project: ProjectTable
+    model: ModelTable
+    datasets: tuple[DatasetTable, ...] = ()
+    gates: GatesTable = GatesTable()
+    environments: dict[Name, EnvironmentTable] = {}
+    monitors: MonitorsTable = MonitorsTable()
+    learning: LearningTable = LearningTable()
+    pipelines: PipelinesTable = PipelinesTable()
+
+    def __post_init__(self) -> None:
+        names = [dataset.name for dataset in self.datasets]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"datasets.{index}.name: {name!r} stands twice")
+        for name, environment in self.environments.items():
+            for index, gate in enumerate(environment.requires):
+                if gate in ("data", "security") or getattr(self.gates, gate) is not None:
+                    continue
+                raise ValueError(
+                    f"environments.{name}.requires.{index}: gate {gate!r} is required, "
+                    f"but there is no [gates.{gate}]"
+                )

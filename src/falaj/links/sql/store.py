@@ -1,0 +1,279 @@
+"""ports/store.py on SQLAlchemy Core."""
+
+from __future__ import annotations
+
+import time as clock
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
+
+from falaj.base import merkle, time
+from falaj.base.errors import Conflict, NotFound
+from falaj.facts.events import Event
+from falaj.facts.wire import Fact, canonical_bytes, decode, encode
+from falaj.links.sql import tables
+from falaj.links.sql.connect import connect
+from falaj.links.sql.tables import FAMILIES, Family
+from falaj.ports.store import Kept, Lease
+
+__all__ = ["SqlStore"]
+
+F = TypeVar("F", bound=Fact)
+
+
+def noun(kind: type[Fact]) -> str:
+    return FAMILIES[kind].table.name.replace("_", " ")
+
+
+def columns(entry: Family, fact: Fact) -> dict[str, Any]:
+    return {name: str(getattr(fact, name)) for name in entry.searched}
+
+
+def read(connection: Connection, kind: type[F], id: str) -> Kept[F]:
+    table = FAMILIES[kind].table
+    row = connection.execute(
+        select(table.c.body, table.c.revision).where(table.c.id == id)
+    ).one_or_none()
+    if row is None:
+        raise NotFound(
+            f"store.no-{noun(kind).replace(' ', '-')}",
+            f"there is no {noun(kind)} {id!r}",
+            fix="look at `falaj status` for what there is",
+        )
+    return Kept(decode(kind, row.body), row.revision)
+
+
+def search(
+    connection: Connection, kind: type[F], limit: int, after: str, where: dict[str, str]
+) -> list[F]:
+    table = FAMILIES[kind].table
+    query = select(table.c.body).order_by(table.c.position.desc()).limit(limit)
+    for name, value in where.items():
+        query = query.where(table.c[name] == value)
+    if after:
+        last = select(table.c.position).where(table.c.id == after).scalar_subquery()
+        query = query.where(table.c.position < last)
+    return [decode(kind, body) for body in connection.scalars(query)]
+
+
+class SqlUnit:
+    """One open transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._facts = 0
+        self._events = 0
+
+    def get(self, kind: type[F], id: str) -> Kept[F]:
+        return read(self._connection, kind, id)
+
+    def find(self, kind: type[F], *, limit: int = 1000, **where: str) -> list[F]:
+        return search(self._connection, kind, limit, "", where)
+
+    def add(self, fact: Fact) -> None:
+        entry = FAMILIES[type(fact)]
+        key = getattr(fact, entry.key)
+        try:
+            self._connection.execute(
+                insert(entry.table).values(
+                    id=key, revision=1, body=encode(fact), **columns(entry, fact)
+                )
+            )
+        except IntegrityError:
+            raise Conflict("store.exists", f"{noun(type(fact))} {key!r} exists already") from None
+        self._facts += 1
+
+    def replace(self, was: Kept[F], fact: F) -> None:
+        entry = FAMILIES[type(fact)]
+        key = getattr(fact, entry.key)
+        done = self._connection.execute(
+            update(entry.table)
+            .where(entry.table.c.id == key, entry.table.c.revision == was.revision)
+            .values(revision=was.revision + 1, body=encode(fact), **columns(entry, fact))
+        )
+        if done.rowcount != 1:
+            raise Conflict(
+                "store.moved-on",
+                f"{noun(type(fact))} {key!r} was changed by someone else meanwhile",
+                fix="look at it again, then repeat the command",
+            )
+        self._facts += 1
+
+    def append(self, event: Event) -> None:
+        body = canonical_bytes(event.cloud())
+        self._connection.execute(
+            insert(tables.event).values(
+                id=event.id,
+                at=time.text(event.at),
+                project=event.project,
+                type=event.type,
+                actor=event.actor,
+                subject=event.subject,
+                body=body,
+                leaf=merkle.leaf(body),
+            )
+        )
+        self._events += 1
+
+    def number(self, sequence: str) -> int:
+        table = tables.sequence
+        last = self._connection.scalar(select(table.c.last).where(table.c.name == sequence))
+        if last is None:
+            self._connection.execute(insert(table).values(name=sequence, last=1))
+            return 1
+        self._connection.execute(
+            update(table).where(table.c.name == sequence).values(last=last + 1)
+        )
+        return int(last) + 1
+
+    def hold(self, lease: Lease) -> None:
+        table = tables.lease
+        row = self._connection.execute(
+            select(table).where(table.c.name == lease.name)
+        ).one_or_none()
+        if row is None or row.owner != lease.owner or row.fence != lease.fence:
+            raise Conflict("store.lease-lost", f"the lease {lease.name!r} was taken over")
+
+    def check(self) -> None:
+        if self._facts and not self._events:
+            raise AssertionError("facts were written without an event")
+
+
+class SqlStore:
+    """Facts, events and leases in one database."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._writer = engine.execution_options(writes=True)
+
+    @classmethod
+    def open(cls, path: Path) -> SqlStore:
+        return cls(connect(path))
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+    @contextmanager
+    def begin(self) -> Iterator[SqlUnit]:
+        with self._writer.begin() as connection:
+            unit = SqlUnit(connection)
+            yield unit
+            unit.check()
+
+    def get(self, kind: type[F], id: str) -> Kept[F]:
+        with self._engine.connect() as connection:
+            return read(connection, kind, id)
+
+    def find(self, kind: type[F], *, limit: int = 1000, after: str = "", **where: str) -> list[F]:
+        with self._engine.connect() as connection:
+            return search(connection, kind, limit, after, where)
+
+    def events(self, *, after: int = -1, limit: int = 1000) -> Sequence[tuple[int, Event]]:
+        query = (
+            select(tables.log_leaf.c.idx, tables.event.c.body)
+            .join_from(
+                tables.log_leaf, tables.event, tables.log_leaf.c.event_id == tables.event.c.id
+            )
+            .where(tables.log_leaf.c.idx > after)
+            .order_by(tables.log_leaf.c.idx)
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            return [(row.idx, Event.from_cloud(row.body)) for row in connection.execute(query)]
+
+    def leaves(self) -> Sequence[tuple[int, bytes]]:
+        query = (
+            select(tables.log_leaf.c.idx, tables.event.c.body)
+            .join_from(
+                tables.log_leaf, tables.event, tables.log_leaf.c.event_id == tables.event.c.id
+            )
+            .order_by(tables.log_leaf.c.idx)
+        )
+        with self._engine.connect() as connection:
+            return [(row.idx, bytes(row.body)) for row in connection.execute(query)]
+
+    def integrate(self, *, limit: int = 1000) -> int:
+        placed = select(tables.log_leaf.c.event_id)
+        # Events without a leaf, never "id greater than the last": commit order is not id order.
+        waiting = (
+            select(tables.event.c.id, tables.event.c.leaf)
+            .where(tables.event.c.id.not_in(placed))
+            .order_by(tables.event.c.id)
+            .limit(limit)
+        )
+        with self._engine.connect() as connection:
+            size = self._size(connection)
+            if connection.execute(waiting.limit(1)).first() is None:
+                return size
+        with self._writer.begin() as connection:
+            size = self._size(connection)
+            for row in connection.execute(waiting).all():
+                self._place(connection, size, row.id, bytes(row.leaf))
+                size += 1
+            return size
+
+    def root(self) -> tuple[int, bytes]:
+        with self._engine.connect() as connection:
+            size = self._size(connection)
+            subtrees, start = [], 0
+            for level in range(size.bit_length() - 1, -1, -1):
+                if size >> level & 1:
+                    subtrees.append(self._node(connection, level, start >> level))
+                    start += 1 << level
+            return size, merkle.fold(subtrees)
+
+    def take(self, name: str, owner: str, seconds: float) -> Lease | None:
+        now_ms = clock.time_ns() // 1_000_000
+        until = now_ms + int(seconds * 1000)
+        table = tables.lease
+        with self._writer.begin() as connection:
+            row = connection.execute(select(table).where(table.c.name == name)).one_or_none()
+            if row is None:
+                connection.execute(
+                    insert(table).values(name=name, owner=owner, fence=1, until_ms=until)
+                )
+                return Lease(name, owner, 1, until)
+            if row.owner != owner and row.until_ms > now_ms:
+                return None
+            fence = row.fence if row.owner == owner else row.fence + 1
+            connection.execute(
+                update(table)
+                .where(table.c.name == name)
+                .values(owner=owner, fence=fence, until_ms=until)
+            )
+            return Lease(name, owner, fence, until)
+
+    def release(self, lease: Lease) -> None:
+        table = tables.lease
+        with self._writer.begin() as connection:
+            connection.execute(
+                update(table)
+                .where(table.c.name == lease.name, table.c.owner == lease.owner)
+                .values(until_ms=0)
+            )
+
+    @staticmethod
+    def _size(connection: Connection) -> int:
+        return int(connection.scalar(select(func.count()).select_from(tables.log_leaf)) or 0)
+
+    @staticmethod
+    def _node(connection: Connection, level: int, idx: int) -> bytes:
+        table = tables.log_node
+        return bytes(
+            connection.execute(
+                select(table.c.hash).where(table.c.level == level, table.c.idx == idx)
+            ).scalar_one()
+        )
+
+    def _place(self, connection: Connection, idx: int, event_id: str, leaf: bytes) -> None:
+        connection.execute(insert(tables.log_leaf).values(idx=idx, event_id=event_id))
+        level, total = 0, leaf
+        connection.execute(insert(tables.log_node).values(level=0, idx=idx, hash=leaf))
+        while idx & 1:
+            total = merkle.node(self._node(connection, level, idx - 1), total)
+            level, idx = level + 1, idx >> 1
+            connection.execute(insert(tables.log_node).values(level=level, idx=idx, hash=total))

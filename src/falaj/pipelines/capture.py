@@ -1,0 +1,98 @@
+"""What a step prints: kept, bounded, never lost in between."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import random
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Final
+
+__all__ = ["Log", "StepTimeout", "captured", "limited", "seeded"]
+
+HALF: Final = 5 * 1024 * 1024  # characters kept of the beginning, and of the end
+
+
+class StepTimeout(BaseException):
+    """Raised into a step whose time is up; no `except Exception` of the step swallows it."""
+
+
+class Log(io.TextIOBase):
+    """Collects text: the first and the last 5 MiB; what is between is counted, not kept."""
+
+    def __init__(self) -> None:
+        self._head: list[str] = []
+        self._head_size = 0
+        self._tail: deque[str] = deque()
+        self._tail_size = 0
+        self._lost = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, text: str) -> int:
+        room = HALF - self._head_size
+        if room > 0:
+            self._head.append(text[:room])
+            self._head_size += len(self._head[-1])
+        rest = text[max(room, 0) :]
+        if rest:
+            self._tail.append(rest)
+            self._tail_size += len(rest)
+            while self._tail_size - len(self._tail[0]) > HALF:
+                gone = len(self._tail.popleft())
+                self._tail_size -= gone
+                self._lost += gone
+        return len(text)
+
+    def text(self) -> str:
+        between = f"\n... {self._lost} characters left out ...\n" if self._lost else ""
+        return "".join(self._head) + between + "".join(self._tail)
+
+
+@contextlib.contextmanager
+def captured(log: Log) -> Iterator[None]:
+    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+        yield
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Seed random, numpy.random and a loaded torch; the caller's states come back after."""
+    import numpy as np
+
+    plain, wide = random.getstate(), np.random.get_state()  # noqa: NPY002 steps use the global one
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002 as above
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and hasattr(torch, "manual_seed"):
+        torch.manual_seed(seed % 2**63)
+    try:
+        yield
+    finally:
+        random.setstate(plain)
+        np.random.set_state(wide)  # noqa: NPY002 as above
+
+
+@contextlib.contextmanager
+def limited(span: timedelta | None) -> Iterator[None]:
+    """Raise StepTimeout when the time is up: only the main thread can be interrupted."""
+    if span is None or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def late(*_: object) -> None:
+        raise StepTimeout
+
+    before = signal.signal(signal.SIGALRM, late)
+    signal.setitimer(signal.ITIMER_REAL, span.total_seconds())
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

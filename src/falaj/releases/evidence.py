@@ -1,0 +1,114 @@
+"""What is said about a model, as in-toto statements: one verdict a gate, and how it was made."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from falaj.base import canonical, digests
+from falaj.facts.attestations import GATE, PROVENANCE, statement
+from falaj.facts.checks import GateReport
+from falaj.facts.runs import Run
+
+__all__ = ["file_names", "gate_statements", "provenance_statement"]
+
+
+def gate_statements(report: GateReport, *, name: str) -> list[dict[str, Any]]:
+    """One statement for each gate that was required or has results; the verifier reads these.
+
+    name: the model's, for people. The subject is the digest of the model's files.
+    """
+    gates = sorted({*report.required, *(result.gate for result in report.results)})
+    return [
+        statement(
+            GATE,
+            name,
+            report.subject,
+            {
+                "gate": gate,
+                "verdict": report.verdict_of(gate),
+                "required": gate in report.required,
+                "policy": report.policy,
+                "at": report.at,
+                "champion": report.champion,
+                "results": [result for result in report.results if result.gate == gate],
+                "waivers": [
+                    waiver
+                    for waiver in report.waivers
+                    if any(r.gate == gate and r.check == waiver.check for r in report.results)
+                ],
+            },
+        )
+        for gate in gates
+    ]
+
+
+def provenance_statement(
+    run: Run, *, name: str, tree: str, builder: str, isolation: str = "none"
+) -> dict[str, Any]:
+    """SLSA provenance v1 of one training run.
+
+    isolation: `none` where training and signing share a user, which is SLSA level 1.
+    """
+    inputs = [
+        {
+            "name": dataset.dataset,
+            "digest": {"sha256": dataset.bytes.removeprefix("sha256:")},
+            "annotations": {"content": dataset.content, "rows": dataset.rows},
+        }
+        for dataset in run.datasets
+    ]
+    if run.code.commit:
+        inputs.append({"name": "source", "digest": {"gitCommit": run.code.commit}})
+    if digests.is_digest(run.environment.lock):
+        lock = run.environment.lock.removeprefix("sha256:")
+        inputs.append({"name": "environment.lock", "digest": {"sha256": lock}})
+    return statement(
+        PROVENANCE,
+        name,
+        tree,
+        {
+            "buildDefinition": {
+                "buildType": "falaj:train/v1",
+                "externalParameters": {
+                    "pipeline": run.pipeline,
+                    "commit": run.code.commit,
+                    "dirty": run.code.dirty,
+                    "params": run.parameters,
+                    "seed": run.seed,
+                },
+                "internalParameters": {"isolation": isolation},
+                "resolvedDependencies": inputs,
+            },
+            "runDetails": {
+                "builder": {"id": builder},
+                "metadata": {
+                    "invocationId": run.id,
+                    "startedOn": run.started,
+                    "finishedOn": run.ended or run.started,
+                },
+            },
+        },
+    )
+
+
+def file_names(envelopes: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Name each envelope after what it says: gate-quality.dsse.json, provenance.dsse.json."""
+    named: list[tuple[str, Mapping[str, Any]]] = []
+    used: set[str] = set()
+    for envelope in envelopes:
+        said = canonical.loads(base64.b64decode(envelope["payload"], validate=True))
+        kind, predicate = said["predicateType"], said["predicate"]
+        stem = {PROVENANCE: "provenance"}.get(kind) or (
+            f"gate-{predicate['gate']}" if kind == GATE else kind.rsplit("/", 2)[-2]
+        )
+        stem = re.sub(r"[^a-z0-9.-]+", "-", stem.lower()).strip("-.") or "statement"
+        name, number = f"{stem}.dsse.json", 1
+        while name in used:
+            number += 1
+            name = f"{stem}-{number}.dsse.json"
+        used.add(name)
+        named.append((name, envelope))
+    return named

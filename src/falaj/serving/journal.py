@@ -1,0 +1,170 @@
+"""Writes the spool of one server process. Nothing here may slow or fail an answer."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from falaj.base.files import write_atomic
+from falaj.facts.serving import Boot, Counts
+from falaj.serving import spool
+from falaj.serving.spool import LogRow
+
+__all__ = ["CountsFile", "LogFile", "write_boot", "write_latencies"]
+
+LOG_SEGMENT: Final = 8 << 20
+LOG_TOTAL: Final = 2 << 30
+LOG_WAITING: Final = 65_536
+LOG_BLOCK: Final = 128  # rows that are written out at once: keeps the loop's stall below 1 ms
+COUNTS_SIZE: Final = 4 << 20
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+def write_boot(folder: Path, boot: Boot) -> None:
+    """Make the boot record durable; done before a request is answered under a new slot."""
+    write_atomic(folder / f"boot-{boot.boot}.json", encode(boot))
+
+
+def write_latencies(folder: Path, boot: str, told: dict[str, Any]) -> None:
+    """Replace the histogram without fsync: after a crash the last quarter second is missing."""
+    path = folder / f"latency-{boot}.json"
+    part = path.with_suffix(".json.part")
+    part.write_bytes(encode(told))
+    part.replace(path)
+
+
+def append(path: Path, data: bytes) -> None:
+    """Append whole lines in one write."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+    try:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(handle, view) :]
+    finally:
+        os.close(handle)
+
+
+class CountsFile:
+    """`counts-<boot>.jsonl`: cumulative lines; rewritten to the newest ones when it grows."""
+
+    def __init__(self, folder: Path, boot: str) -> None:
+        self.path = folder / f"counts-{boot}.jsonl"
+        self.compact_at = COUNTS_SIZE
+        self.waiting: list[Counts] = []
+        self.failed = 0
+        self.torn = False
+
+    def write(self, changed: list[Counts]) -> None:
+        """Lines that could not be written (disk full) wait for the next call."""
+        self.waiting.extend(changed)
+        if not self.waiting:
+            return
+        # After a failed write half a line may stand at the end: end it, so that it spoils no other.
+        mend = b"\n" if self.torn else b""
+        try:
+            append(self.path, mend + b"".join(encode(line) + b"\n" for line in self.waiting))
+            self.waiting.clear()
+            self.torn = False
+            if self.path.stat().st_size > self.compact_at:
+                self._compact()
+        except OSError:
+            # Counts are cumulative: only the newest line of each cell has to wait.
+            self.failed += 1
+            self.torn = True
+            self.waiting = list(spool.newest(iter(self.waiting)).values())
+
+    def _compact(self) -> None:
+        kept = spool.newest(mark.fact for mark in spool.counts_in(self.path))
+        data = b"".join(encode(line) + b"\n" for line in kept.values())
+        write_atomic(self.path, data)
+        self.compact_at = max(COUNTS_SIZE, 2 * len(data))
+
+
+class LogFile:
+    """`log-<boot>-<n>.jsonl.part`, renamed at 8 MiB or a new plan. Full means dropped, counted."""
+
+    def __init__(
+        self, folder: Path, boot: str, *, segment: int = LOG_SEGMENT, total: int = LOG_TOTAL
+    ) -> None:
+        self.folder = folder
+        self.boot = boot
+        self.number = 0
+        self.segment = segment
+        self.total = total
+        self.size = 0
+        self.written = 0
+        self.rows = 0
+        self.waiting: list[Callable[[], list[LogRow]]] = []
+        self.waiting_rows = 0
+        self.dropped: dict[str, int] = {}
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"log-{self.boot}-{self.number:06d}.jsonl.part"
+
+    def add(self, rows: int, make: Callable[[], list[LogRow]]) -> None:
+        """Remember how to make the rows of one request; they are made when there is time."""
+        if self.waiting_rows + rows > LOG_WAITING:
+            self._drop("queue", rows)
+            return
+        self.waiting.append(make)
+        self.waiting_rows += rows
+
+    def flush(self, limit: int = LOG_BLOCK) -> bool:
+        """Write out some of what waits; True when more is left."""
+        if not self.waiting:
+            return False
+        made: list[bytes] = []
+        used = 0
+        for make in self.waiting:
+            rows = make()
+            made.extend(encode(row) for row in rows)
+            used += 1
+            if len(made) >= limit:
+                break
+        del self.waiting[:used]
+        self.waiting_rows = max(0, self.waiting_rows - len(made)) if self.waiting else 0
+        made.append(b"")
+        data = b"\n".join(made)
+        if self.written + len(data) > self.total:
+            self._drop("space", len(made) - 1)
+            return bool(self.waiting)
+        try:
+            append(self.path, data)
+        except OSError:
+            # A part of a line may be on disk: start a new file, so that it stays the last one.
+            self._drop("disk", len(made) - 1)
+            self._next()
+            return bool(self.waiting)
+        self.size += len(data)
+        self.written += len(data)
+        self.rows += len(made) - 1
+        if self.size >= self.segment:
+            self.rotate()
+        return bool(self.waiting)
+
+    def rotate(self) -> None:
+        """Finish the segment, if it holds anything."""
+        if self.size:
+            self._next()
+
+    def _next(self) -> None:
+        with contextlib.suppress(OSError):
+            self.path.replace(self.path.with_suffix(""))
+        self.number += 1
+        self.size = 0
+
+    def _drop(self, reason: str, rows: int) -> None:
+        self.dropped[reason] = self.dropped.get(reason, 0) + rows
+
+
+def moment(ns: int) -> datetime:
+    """Unix nanoseconds as an instant."""
+    return datetime.fromtimestamp(ns / 1e9, UTC)

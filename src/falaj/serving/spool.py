@@ -1,0 +1,212 @@
+"""Reads what servers left in their spool: log, ground truth, counts, boot records. Pure readers.
+
+Files only grow, one JSON object a line. A last line without its end was torn by a crash and is
+not read. `log-*.jsonl.part` becomes `log-*.jsonl` when it is full; both have one name here, so a
+position outlives the rename. Positions are plain data: keep them and go on where you stopped.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, NamedTuple, TypeVar
+
+import msgspec
+
+from falaj.base.time import Instant
+from falaj.facts.serving import Boot, Counts
+
+__all__ = [
+    "LabelRow",
+    "LogRow",
+    "Mark",
+    "boots",
+    "counts",
+    "counts_in",
+    "labels",
+    "latencies",
+    "lines",
+    "log",
+    "newest",
+]
+
+T = TypeVar("T")
+CHUNK: Final = 1 << 20
+
+
+class LogRow(msgspec.Struct, gc=False, kw_only=True):
+    """One answered row. x: inputs in schema order as sent, null where null. y: all outputs.
+
+    assigned, arm: stable or canary; they differ when stable rescued. outcome: ok, rescued or a
+    code. score: probability of the last class, or the value. stratum: -1 outside the counts.
+    """
+
+    at: Instant
+    request: str
+    row: int
+    model: str
+    release: str
+    assigned: str
+    arm: str
+    outcome: str
+    latency_us: int
+    stratum: int
+    step: int
+    rollout: str
+    event_time: Instant | None = None
+    x: list[Any]
+    y: list[Any]
+    score: float | None = None
+    rows: int = 1  # of the whole request; at most 64 of them are logged
+
+
+class LabelRow(msgspec.Struct, gc=False, kw_only=True):
+    """One piece of ground truth. at: when the outcome was known; received: by the server."""
+
+    model: str
+    request: str
+    row: int
+    value: float
+    at: Instant | None = None
+    source: str = ""
+    received: Instant
+
+
+class Mark(NamedTuple):
+    """A line and where the next one starts: `positions[name] = offset` goes on behind it."""
+
+    name: str
+    offset: int
+    fact: Any
+
+
+def lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Whole lines from `offset` on, each with the offset behind it; a torn last line is left."""
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        file.seek(offset)
+        rest = b""
+        while chunk := file.read(CHUNK):
+            *whole, rest = (rest + chunk).split(b"\n")
+            for line in whole:
+                offset += len(line) + 1
+                yield offset, line
+
+
+def log(spool: Path, positions: Mapping[str, int] | None = None) -> Iterator[Mark]:
+    """Rows of the inference log behind `positions` (segment name -> offset)."""
+    yield from _read(spool, "log-", LogRow, positions or {})
+
+
+def labels(spool: Path, positions: Mapping[str, int] | None = None) -> Iterator[Mark]:
+    """Ground truth behind `positions`. The newest value of a (request, row, source) counts."""
+    yield from _read(spool, "labels-", LabelRow, positions or {})
+
+
+def counts(spool: Path, positions: Mapping[str, int] | None = None) -> Iterator[Mark]:
+    """Cumulative counts behind `positions`. A name ends with the file's inode: a compacted file
+    is a new one, read from its start; `newest` makes repeated lines harmless.
+    """
+    yield from _read(spool, "counts-", Counts, positions or {}, inode=True)
+
+
+def counts_in(path: Path, offset: int = 0) -> Iterator[Mark]:
+    """Counts of one file."""
+    yield from _facts(path, path.name, Counts, offset)
+
+
+def newest(
+    lines: Iterator[Counts], known: dict[tuple[Any, ...], Counts] | None = None
+) -> dict[tuple[Any, ...], Counts]:
+    """Keep the highest `seq` of each (source, model, rollout, stratum, step, zone, metric)."""
+    found = {} if known is None else known
+    for line in lines:
+        key = (
+            line.source,
+            line.model,
+            line.rollout,
+            line.stratum,
+            line.step,
+            line.zone,
+            line.metric,
+        )
+        old = found.get(key)
+        if old is None or line.seq > old.seq:
+            found[key] = line
+    return found
+
+
+def boots(spool: Path) -> list[Boot]:
+    """Boot records of all processes that ever answered from here, oldest first."""
+    found = []
+    for path in sorted(spool.glob("boot-*.json")):
+        try:
+            found.append(msgspec.json.decode(path.read_bytes(), type=Boot))
+        except (OSError, msgspec.MsgspecError):
+            continue  # written atomically, so this is not one of ours
+    return sorted(found, key=lambda boot: boot.at)
+
+
+def latencies(spool: Path) -> dict[str, dict[str, tuple[list[int], list[int]]]]:
+    """Model -> release -> (edges in microseconds, counts), added over all processes."""
+    added: dict[str, dict[str, dict[int, int]]] = {}
+    for path in sorted(spool.glob("latency-*.json")):
+        try:
+            told = msgspec.json.decode(path.read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            continue
+        for model, entry in told.items():
+            into = added.setdefault(model, {}).setdefault(entry["release"], {})
+            for edge, count in zip(entry["edges_us"], entry["counts"], strict=True):
+                into[edge] = into.get(edge, 0) + count
+    return {
+        model: {
+            release: (sorted(cells), [cells[edge] for edge in sorted(cells)])
+            for release, cells in releases.items()
+        }
+        for model, releases in added.items()
+    }
+
+
+def _read(
+    spool: Path, prefix: str, kind: type[Any], positions: Mapping[str, int], *, inode: bool = False
+) -> Iterator[Mark]:
+    for name, path in sorted(_files(spool, prefix).items()):
+        key = name
+        if inode:
+            try:
+                key = f"{name}:{path.stat().st_ino}"
+            except FileNotFoundError:
+                continue
+        yield from _facts(path, key, kind, positions.get(key, 0))
+
+
+def _facts(path: Path, key: str, kind: type[Any], offset: int) -> Iterator[Mark]:
+    decoder = msgspec.json.Decoder(kind)
+    for end, line in lines(path, offset):
+        try:
+            fact = decoder.decode(line)
+        except msgspec.MsgspecError:
+            continue  # a line of a newer version, or damaged: the next ones still count
+        yield Mark(key, end, fact)
+
+
+def _files(spool: Path, prefix: str) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    try:
+        names = os.listdir(spool)
+    except FileNotFoundError:
+        return found
+    for name in names:
+        if name.startswith(prefix) and name.endswith((".jsonl", ".jsonl.part")):
+            path = spool / name
+            if name.endswith(".part"):
+                # Renamed between listing and opening: the finished name is the same file.
+                done = path.with_name(name.removesuffix(".part"))
+                path = path if path.exists() else done
+            found[name.removesuffix(".part")] = path
+    return found

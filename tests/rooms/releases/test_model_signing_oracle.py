@@ -1,0 +1,121 @@
+"""The real `model_signing` reads our bundle; what it lets through and ours refuses."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from falaj.base import bundle, dsse
+from falaj.facts import attestations
+from falaj.releases.verify import verify_release
+
+
+@pytest.fixture
+def signed(make_release, key_ring, tmp_path):
+    made = make_release()
+    folder = tmp_path / "r"
+    shutil.copytree(made.folder, folder)
+    public = tmp_path / "public.pem"
+    public.write_bytes(key_ring.signer("releaser").public)
+    return made, folder, public
+
+
+def oracle(folder, public, *more):
+    words = ["verify", "key", folder, "--public_key", public]
+    words += ["--signature", folder / "signature.json", *more]
+    return subprocess.run(
+        [sys.executable, "-m", "model_signing", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_oracle_accepts_our_bundle(signed):
+    _, folder, public = signed
+    done = oracle(folder, public)
+    assert done.returncode == 0, done.stderr
+    assert "Verification succeeded" in done.stdout + done.stderr
+
+
+CHANGES = {
+    "a changed byte": lambda f: (f / "model/model.onnx").write_bytes(b"other"),
+    "a file more": lambda f: (f / "evil.py").write_bytes(b"other"),
+    "a file less": lambda f: (f / "card.md").unlink(),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+def test_the_oracle_refuses_what_ours_refuses(signed, key_ring, change):
+    made, folder, public = signed
+    change(folder)
+    now = made.manifest.created + timedelta(days=1)
+    assert oracle(folder, public).returncode != 0
+    assert not verify_release(folder, key_ring.trust(), release_id=made.id, now=now).holds
+
+
+def test_git_content_passes_the_oracle_and_not_ours(signed, key_ring):
+    made, folder, public = signed
+    (folder / ".git").mkdir()
+    (folder / ".git" / "config").write_text("evil")
+    now = made.manifest.created + timedelta(days=1)
+    assert oracle(folder, public).returncode == 0
+    found = verify_release(folder, key_ring.trust(), release_id=made.id, now=now).findings
+    assert ".git/config" in {finding.file for finding in found}
+
+
+def test_an_added_file_passes_the_oracle_when_told_so_and_never_ours(signed, key_ring):
+    made, folder, public = signed
+    (folder / "evil.py").write_text("evil")
+    now = made.manifest.created + timedelta(days=1)
+    assert oracle(folder, public, "--ignore_unsigned_files").returncode == 0
+    assert not verify_release(folder, key_ring.trust(), release_id=made.id, now=now).holds
+
+
+def test_ours_reads_a_bundle_that_the_oracle_signed(signed, tmp_path):
+    """Not as signature.json, which has one spelling, but as any further signature."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    _, folder, _ = signed
+    private = ec.generate_private_key(ec.SECP256R1())
+    key = tmp_path / "key.pem"
+    key.write_bytes(
+        private.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    out = tmp_path / "foreign.json"
+    words = ["sign", "key", folder, "--private_key", key, "--signature", out, "--ignore-paths"]
+    words += [folder / "signature.json", "--ignore-paths", folder / "signatures"]
+    done = subprocess.run(
+        [sys.executable, "-m", "model_signing", *map(str, words)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    public = dsse.public_pem(private)
+    keys = {dsse.hint_of(public): public}
+    with pytest.raises(dsse.BadEnvelope, match="canonical"):
+        bundle.open_bundle(out.read_bytes(), keys)
+    try:
+        files = bundle.open_bundle(out.read_bytes(), keys, one_spelling=False).files
+    except dsse.BadEnvelope as error:
+        # Its list of ignored paths also names the signature file as the signer saw it.
+        assert "serialization" in str(error)  # noqa: PT017
+    else:
+        assert "model/model.onnx" in files
+
+
+def test_the_words_of_base_and_facts_agree():
+    assert bundle.GATE == attestations.GATE
+    assert bundle.PROVENANCE == attestations.PROVENANCE
+    assert bundle.PREDICATE == attestations.MODEL_SIGNING
+    assert bundle.STATEMENT_TYPE == attestations.STATEMENT_TYPE
