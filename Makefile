@@ -5,7 +5,6 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 BIN := .venv/bin
-SOURCES := src tests bench docs examples
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --universal --python-version 3.11 $(if $(UPGRADE),--upgrade)
 
@@ -45,6 +44,8 @@ lock: env ## Pin again what pyproject.toml asks for: make lock [UPGRADE=1].
 	$(COMPILE) pyproject.toml --extra flights --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
 	$(COMPILE) pyproject.toml --extra flights --group build -c requirements/dev.txt -o requirements/demo.txt
+	for peer in mlflow zenml; do \
+		$(COMPILE) bench/requirements/$$peer.in -o bench/requirements/$$peer.txt || exit 1; done
 
 clean: ## Forget everything that was made here.
 	rm -rf build dist .venv bench/.envs .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

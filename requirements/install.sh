@@ -48,13 +48,18 @@ fi
 
 rm -f .venv/falaj-*
 say "Installing requirements/$kind.txt, every file checked against its hash ..."
-if $py -m pip --quiet --disable-pip-version-check install --require-hashes -r requirements/uv.txt; then
-    .venv/bin/uv --quiet pip sync --python $py --require-hashes --compile-bytecode "requirements/$kind.txt"
-    .venv/bin/uv --quiet pip install --python $py --no-build-isolation --no-deps --editable .
-else
-    say "uv is not to be had; going on with pip, which is slower."
-    $py -m pip --quiet --disable-pip-version-check install --require-hashes -r "requirements/$kind.txt"
-    $py -m pip --quiet --disable-pip-version-check install --no-build-isolation --no-deps --editable .
+quiet_pip() { $py -m pip --quiet --disable-pip-version-check install "$@"; }
+with_uv() {
+    # The system's certificates: many houses have an authority of their own.
+    quiet_pip --require-hashes -r requirements/uv.txt &&
+        UV_SYSTEM_CERTS=true .venv/bin/uv --quiet pip sync --python $py --require-hashes \
+            --compile-bytecode "requirements/$kind.txt" &&
+        .venv/bin/uv --quiet pip install --python $py --offline --no-build-isolation --no-deps --editable .
+}
+if ! with_uv; then
+    say "uv could not do it; going on with pip, which is slower."
+    quiet_pip --require-hashes -r "requirements/$kind.txt"
+    quiet_pip --no-build-isolation --no-deps --editable .
 fi
 $py -m compileall -q src
 wanted "$kind" >".venv/falaj-$kind"

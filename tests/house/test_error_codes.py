@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import re
 from pathlib import Path
 
@@ -17,25 +18,26 @@ FAMILY = {
 
 
 def classes():
-    """The family with the classes that rooms add to it, and the names of their makers."""
-    found = set(FAMILY)
+    """The family with the classes that rooms add to it and that are raised with a code first."""
+    found, makers = set(FAMILY), set()
     trees = [ast.parse(p.read_text()) for p in SRC.rglob("*.py")]
+    nodes = [n for tree in trees for n in ast.walk(tree) if isinstance(n, ast.ClassDef)]
     while True:
-        more = {
-            node.name
-            for tree in trees
-            for node in ast.walk(tree)
-            if isinstance(node, ast.ClassDef)
-            and found & {getattr(b, "id", getattr(b, "attr", "")) for b in node.bases}
-        }
+        more = {n.name for n in nodes if found & {getattr(b, "id", "") for b in n.bases}}
+        makers |= {n for n in nodes if n.name in more and n.name not in FAMILY and has_init(n)}
         if more <= found:
-            return found
+            return found - {n.name for n in makers}, makers
         found |= more
+
+
+def has_init(node):
+    return any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body)
 
 
 def raised():
     """Codes as they are written at the place where they are raised, and prefixes of built ones."""
-    family = classes()
+    family, makers = classes()
+    inside = {id(n) for maker in makers for n in ast.walk(maker)}
     whole, begun = {}, {}
     for path in sorted(SRC.rglob("*.py")):
         at = path.relative_to(SRC).as_posix()
@@ -44,7 +46,8 @@ def raised():
                 continue
             name = getattr(node.func, "id", getattr(node.func, "attr", ""))
             words = [k.value for k in node.keywords if k.arg == "code"]
-            if name in family and node.args:
+            maker = name == "__init__" and id(node) in inside
+            if (name in family or maker) and node.args:
                 words.append(node.args[0])
             for word in words:
                 for part in (word.body, word.orelse) if isinstance(word, ast.IfExp) else (word,):
@@ -91,4 +94,4 @@ def test_the_page_is_in_order():
     codes = list(explanations())
     assert len(codes) == len(set(codes))
     rooms = [code.split(".")[0] for code in codes]
-    assert len(list(dict.fromkeys(rooms))) == sum(a != b for a, b in zip(["", *rooms], rooms))
+    assert len(set(rooms)) == len(list(itertools.groupby(rooms))), "one chapter a room"

@@ -14,7 +14,9 @@ LOCKS = sorted(
 )
 PIN = re.compile(r"(?P<name>[a-z0-9][a-z0-9._-]*)==(?P<version>[^\s;]+)( ; .+)? \\")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}( \\)?")
-NOTE = re.compile(r"    # +(via|-c|-r|falaj|[a-z0-9._-]+)\b[^:@]*")
+NOTE = re.compile(
+    r"    # +(via|via -c|via -r|-c|-r)?( ?[a-z0-9._/-]+( \(pyproject\.toml(:[a-z]+)?\))?)?"
+)
 
 
 def names(path):

@@ -22,6 +22,7 @@ from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decis
 from falaj.facts.releases import Trust
 from falaj.facts.rollouts import LiveMove, RolloutDecision
 from falaj.facts.trust import BadTrust, identity_of, keys_for, open_trust
+from falaj.facts.wire import plain
 
 __all__ = ["PackReport", "Summary", "verify_pack"]
 
@@ -30,6 +31,7 @@ KIND: Final = "application/vnd.falaj.evidence-pack+json"
 MANIFEST: Final = "manifest.json"
 SEAL: Final = "manifest.dsse.json"
 MOST_LOG: Final = 1 << 30
+MOVE: Final = frozenset({"model", "stable", "canary", "weight_bp", "seq", "cause"})
 F = TypeVar("F")
 
 
@@ -87,7 +89,13 @@ def verify_pack(
         found = Finding("audit.unreadable", path.name, f"{path.name}: {error.strerror}")
         return PackReport((found,), Summary(), trust is not None)
     with file:
-        return Check(file, trust, now, requires, path.name).run()
+        check = Check(file, trust, now, requires, path.name)
+        try:
+            return check.run()
+        except (OverflowError, RecursionError) as error:
+            # A time at the edge of the calendar, JSON nested without end: only hostile packs.
+            check.say("audit.malformed", path.name, f"{path.name}: {error}")
+            return check.report(Summary())
 
 
 class Check:
@@ -116,12 +124,12 @@ class Check:
 
     def run(self) -> PackReport:
         if not self._open():
-            return self._report(Summary())
+            return self.report(Summary())
         self._choose_trust()
         manifest = self._manifest()
         signer = self._seal()
         if manifest is None:
-            return self._report(Summary(signer=signer))
+            return self.report(Summary(signer=signer))
         events, edge = self._log(manifest)
         mentions = _mentions(events)
         for short, id_ in manifest["releases"].items():
@@ -133,15 +141,14 @@ class Check:
         moves = self._facts("live.json", LiveMove)
         self._approvals(approvals, {change.id: change for change in changes}, events)
         self._enough(changes, approvals)
-        for file, kind, ids in (
-            ("changes.json", "change", [fact.id for fact in changes]),
-            ("decisions.json", "rollout decision", [fact.id for fact in decisions]),
-            ("live.json", "live move", [fact.id for fact in moves]),
-        ):
-            for id_ in ids:
-                if id_ not in mentions:
-                    self.say("audit.no-event", file, f"{kind} {id_} has no event in the log")
-        return self._report(
+        for change in changes:
+            if change.id not in mentions:
+                self.say(
+                    "audit.no-event", "changes.json", f"change {change.id} has no event in the log"
+                )
+        self._decisions(decisions, events)
+        self._moves(moves, events)
+        return self.report(
             Summary(
                 project=manifest["project"],
                 created=manifest["created"],
@@ -158,7 +165,7 @@ class Check:
             )
         )
 
-    def _report(self, summary: Summary) -> PackReport:
+    def report(self, summary: Summary) -> PackReport:
         return PackReport(tuple(dict.fromkeys(self.found)), summary, self.given)
 
     def _open(self) -> bool:
@@ -210,9 +217,7 @@ class Check:
         if data is None:
             return None
         try:
-            manifest = canonical.loads(data)
-            if canonical.dumps(manifest) != data:
-                raise canonical.NotCanonical("is not canonical JSON")
+            manifest = bundle.spelled(data)
         except canonical.NotCanonical as error:
             self.say("audit.malformed", MANIFEST, f"manifest.json: {error}")
             return None
@@ -251,20 +256,16 @@ class Check:
         if data is None or sealed is None:
             return ""
         try:
-            envelope = canonical.loads(data)
-            if canonical.dumps(envelope) != data or envelope.keys() != {
-                "payload",
-                "payloadType",
-                "signatures",
-            }:
-                raise dsse.BadEnvelope("is not in its one spelling")
+            envelope = bundle.spelled(data)
             opened = dsse.open_envelope(envelope, self._keys("log", self.now), kind=KIND)
-            if any(entry.keys() != {"sig", "keyid"} for entry in envelope["signatures"]):
+            if envelope.keys() != {"payload", "payloadType", "signatures"} or any(
+                entry.keys() != {"sig", "keyid"} for entry in envelope["signatures"]
+            ):
                 raise dsse.BadEnvelope("holds fields that nobody signs")
             bundle.exact64(envelope["signatures"][0]["sig"])
             if bundle.exact64(envelope["payload"]) != sealed:
                 self.say("audit.changed", MANIFEST, "manifest.json is not what was sealed")
-        except (canonical.NotCanonical, dsse.BadEnvelope, AttributeError) as error:
+        except (canonical.NotCanonical, dsse.BadEnvelope) as error:
             self.say("audit.seal", SEAL, f"manifest.dsse.json: {error}")
             return ""
         return identity_of(self.trust, opened.hint) if self.trust else ""
@@ -330,9 +331,10 @@ class Check:
                 self.say("audit.added", name, f"{name} belongs to no release of this pack")
 
     def _facts(self, name: str, kind: type[F]) -> list[F]:
-        data = self._bytes(name, 1 << 28)
+        data = self._bytes(name, 1 << 28) or b""
         try:
-            return msgspec.convert(canonical.loads(data or b""), list[kind], strict=False)  # type: ignore[valid-type]
+            listed = bundle.spelled(data.removesuffix(b"\n"))
+            return msgspec.convert(listed, list[kind], strict=False)  # type: ignore[valid-type]
         except (canonical.NotCanonical, msgspec.ValidationError) as error:
             self.say("audit.malformed", name, f"{name}: {error}")
             return []
@@ -362,6 +364,45 @@ class Check:
                     "audit.approval",
                     file,
                     f"approval {approval.id}: event {event.idx} of the log tells another story",
+                )
+
+    def _decisions(self, decisions: Sequence[RolloutDecision], events: Sequence[Event]) -> None:
+        spoken = {
+            str(e.data["decision"]): e
+            for e in events
+            if e.subject.startswith("rollout/") and "decision" in e.data
+        }
+        for decision in decisions:
+            event = spoken.get(decision.id)
+            words = f"decision {decision.id} of rollout {decision.rollout}"
+            if event is None:
+                self.say("audit.no-event", "decisions.json", f"{words} has no event in the log")
+                continue
+            told = {
+                "action": decision.action,
+                "outcome": str(decision.outcome),
+                "step": decision.step,
+                "numbers": plain(decision.numbers),
+            }
+            if event.subject != f"rollout/{decision.rollout}" or any(
+                event.data.get(key, value) != value for key, value in told.items()
+            ):
+                self.say(
+                    "audit.told-otherwise",
+                    "decisions.json",
+                    f"{words}: event {event.idx} of the log tells another story",
+                )
+
+    def _moves(self, moves: Sequence[LiveMove], events: Sequence[Event]) -> None:
+        """A live move is named by what it says, so it cannot say anything else than the log."""
+        spoken = {_move(e.subject, e.data) for e in events if e.data.keys() >= MOVE}
+        for move in moves:
+            if _move(f"environment/{move.environment}", plain(move)) not in spoken:
+                self.say(
+                    "audit.no-event",
+                    "live.json",
+                    f"live move {move.seq} of {move.model} in {move.environment} has no event in "
+                    "the log",
                 )
 
     def _wrong(self, approval: Approval, file: str, change: Change | None) -> Iterator[str]:
@@ -435,9 +476,14 @@ class Check:
                 )
 
 
+def _move(subject: str, data: Mapping[str, Any]) -> bytes:
+    """What a live move says, comparable whatever the values are."""
+    return canonical.dumps([subject, {key: data[key] for key in MOVE}])
+
+
 def _event(idx: int, body: bytes) -> Event | None:
     try:
-        match canonical.loads(body):
+        match bundle.spelled(body):
             case {
                 "specversion": "1.0",
                 "type": str(kind),
@@ -448,7 +494,7 @@ def _event(idx: int, body: bytes) -> Event | None:
                 return Event(idx, kind, time.parse_instant(at), subject, data)
             case _:
                 return None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

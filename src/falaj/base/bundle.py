@@ -26,6 +26,7 @@ __all__ = [
     "is_bundle",
     "open_bundle",
     "seal_bundle",
+    "spelled",
     "statement_of",
     "wanted_paths",
 ]
@@ -146,9 +147,7 @@ def open_bundle(data: bytes, keys: Mapping[str, bytes], *, one_spelling: bool = 
     one_spelling: the bytes must be canonical JSON, so that no byte of the file is free.
     """
     try:
-        bundle = canonical.loads(data)
-        if one_spelling and canonical.dumps(bundle) != data:
-            raise dsse.BadEnvelope("the bundle is not canonical JSON")
+        bundle = spelled(data) if one_spelling else canonical.loads(data)
     except canonical.NotCanonical as error:
         raise dsse.BadEnvelope(str(error)) from None
     match bundle:
@@ -191,6 +190,17 @@ def open_bundle(data: bytes, keys: Mapping[str, bytes], *, one_spelling: bool = 
         raise dsse.BadEnvelope(f"payload: {error}") from None
 
 
+def spelled(data: bytes) -> Any:
+    """Read canonical JSON; raises NotCanonical also for any other spelling of the same value."""
+    value = canonical.loads(data)
+    try:
+        if canonical.dumps(value) != data:
+            raise canonical.NotCanonical("it is not canonical JSON")
+    except RecursionError:
+        raise canonical.NotCanonical("it is nested too deep") from None
+    return value
+
+
 def exact64(text: str) -> bytes:
     """Base64 in its one spelling: unused bits of the last sign must be zero."""
     raw = dsse.decode(text)
@@ -213,8 +223,11 @@ def _resources(statement: Any) -> dict[str, str]:
     if kind != STATEMENT_TYPE or predicate != PREDICATE:
         raise dsse.BadEnvelope(f"statement: got {kind} {predicate}, expected {PREDICATE}")
     ignored = serialization.get("ignore_paths")
-    if not isinstance(ignored, list) or {**serialization, "ignore_paths": sorted(ignored)} != (
-        SERIALIZATION
+    # A further signer also names its own file, which lies under an ignored path already.
+    if (
+        not isinstance(ignored, list)
+        or {str(path) for path in ignored if not str(path).startswith(SIGNATURES)} != set(IGNORED)
+        or {**serialization, "ignore_paths": list(IGNORED)} != SERIALIZATION
     ):
         raise dsse.BadEnvelope("serialization differs from what Falaj signs")
     files: dict[str, str] = {}
@@ -237,7 +250,7 @@ def wanted_paths(names: Collection[str]) -> list[Finding]:
     """Folder sanity by names alone: plain, no collision, nothing that bundles leave unsigned."""
     found: list[Finding] = []
     for name in sorted(names):
-        why = paths.trouble(name)
+        why = paths.trouble(name) or ("" if name.isascii() else "is not ASCII")
         if why:
             found.append(Finding("releases.unsafe-path", name, f"the path {name!r} {why}"))
         if any(part.lower().startswith(".git") for part in name.split("/")):
@@ -377,9 +390,7 @@ def _manifest(body: bytes) -> tuple[dict[str, Any] | None, list[Finding]]:
         return None, [Finding("releases.malformed", RELEASE, f"release.json: {why}")]
 
     try:
-        value = canonical.loads(body)
-        if canonical.dumps(value) != body:
-            return bad("is not canonical JSON")
+        value = spelled(body)
     except canonical.NotCanonical as error:
         return bad(str(error))
     match value:

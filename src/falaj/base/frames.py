@@ -123,15 +123,15 @@ class _Column:
 
 
 def _pl() -> Any:
-    import polars
+    import polars as pl
 
-    return polars
+    return pl
 
 
 def _bytes(series: pl.Series) -> memoryview:
     import numpy as np
 
-    array = np.ascontiguousarray(series.to_numpy())
+    array: Any = np.ascontiguousarray(series.to_numpy())
     if array.dtype.byteorder == ">":
         array = array.astype(array.dtype.newbyteorder("<"))
     return memoryview(array).cast("B")

@@ -33,10 +33,10 @@ def is_gone(owner: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _host() -> str:
-    """This boot and this pid namespace: a number from another container says nothing here."""
+    """Name this boot and pid namespace: a number from another container says nothing here."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        space = os.stat("/proc/self/ns/pid").st_ino
+        space = Path("/proc/self/ns/pid").stat().st_ino
     except OSError:
         return "unknown"
     return f"{boot}-{space}"

@@ -1,7 +1,7 @@
 """The gate of model formats: an allow-list by content, everything else is quarantined.
 
 The extension is never asked. Nothing here runs or unpickles what it reads.
-Field numbers: onnx.proto of onnx 1.23 (IR version 13). Formats: safetensors, NEP 1 (npy), RFC 8259.
+Field numbers: onnx.proto of onnx 1.23 (IR version 14). Formats: safetensors, NEP 1 (npy), RFC 8259.
 """
 
 from __future__ import annotations
@@ -451,7 +451,7 @@ DOMAINS: Final = frozenset({"", "ai.onnx", "ai.onnx.ml"})
 # Fields that hold the name of an operator domain.
 DOMAIN_FIELDS: Final = {("OperatorSetId", 1), ("Node", 7), ("Function", 10)}
 MOST_DEPTH: Final = 64
-LATEST_IR: Final = 13
+LATEST_IR: Final = 14
 
 
 def _onnx(data: bytes) -> Format:

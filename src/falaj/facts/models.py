@@ -66,6 +66,8 @@ class ModelVersion(Fact, frozen=True, kw_only=True):
     threshold: float | None = None  # binary classification: late when the score is above
     at: Instant
     author: str
+    evaluation: str = ""  # digest of the held-out rows, Parquet
+    reference: dict[str, str] = {}  # name below reference/ -> digest: edges, probes
 
 
 class AliasMove(Fact, frozen=True, kw_only=True):

@@ -66,7 +66,7 @@ def open_trust(
         if root:
             roots = {hint: key for hint, key in roots.items() if hint == root}
         dsse.open_envelope(envelope, roots, kind=KIND)
-    except (canonical.NotCanonical, dsse.BadEnvelope) as error:
+    except (canonical.NotCanonical, dsse.BadEnvelope, UnicodeEncodeError) as error:
         raise BadTrust(f"trust root: {error}") from None
     if trust.version < at_least:
         raise BadTrust(

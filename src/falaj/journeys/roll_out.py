@@ -33,7 +33,7 @@ from falaj.facts.rollouts import (
     Stratum,
 )
 from falaj.facts.serving import Desired, ModelPlan, Observed, TrafficPlan
-from falaj.facts.wire import encode, plain
+from falaj.facts.wire import plain
 from falaj.ports.ground import Ground
 from falaj.ports.store import Kept, Lease, Unit
 from falaj.ports.target import Target
@@ -105,13 +105,15 @@ def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
 def verify_here(ground: Ground, release: Release, environment: str) -> None:
     """Raise Unverified, naming the file, unless the release's folder holds as it was signed."""
     table = ground.project.environments[environment]
-    verify.must_verify(
+    found = verify.verify_release(
         ground.root / release.folder,
         ground.keys.trust(),
         release_id=release.id,
         requires=table.requires,
         now=ground.now(),
     )
+    if not found.holds:
+        raise verify.refusal(found.findings, f"{release.model} {release.version}")
 
 
 def frozen_latency(ground: Ground, release_id: str) -> tuple[int, ...]:
@@ -349,7 +351,7 @@ def desired(ground: Ground, deployment: Deployment) -> Desired:
         environment=deployment.id,
         plan=deployment.plan,
         envelope=deployment.envelope,
-        trust=encode(ground.keys.trust()).decode(),
+        trust=ground.keys.trust_text(),
         folders={
             release: str(Path(ground.root / ground.store.get(Release, release).fact.folder))
             for release in named

@@ -132,7 +132,7 @@ class Scanner:
         """Dotted parts of the package that the file lies in, below its root."""
         for root in self.roots:
             if file.startswith(root + os.sep):
-                return tuple(file[len(root) + 1 :].split(os.sep)[:-1])
+                return Path(file[len(root) + 1 :]).parts[:-1]
         return ()
 
     def resolve(self, dotted: str) -> Iterator[str]:
@@ -141,7 +141,7 @@ class Scanner:
         for count in range(1, len(parts) + 1):
             *above, last = parts[:count]
             for root in self.roots:
-                folder = os.sep.join([root, *above])
+                folder = os.sep.join([root, *above])  # noqa: PTH118 called for every import
                 names = self._names(folder)
                 if last + ".py" in names:
                     yield f"{folder}{os.sep}{last}.py"
@@ -156,7 +156,7 @@ class Scanner:
     def _names(self, folder: str) -> frozenset[str]:
         if folder not in self._listed:
             try:
-                self._listed[folder] = frozenset(os.listdir(folder))
+                self._listed[folder] = frozenset(os.listdir(folder))  # noqa: PTH208 names are wanted
             except OSError:
                 self._listed[folder] = frozenset()
         return self._listed[folder]

@@ -211,7 +211,7 @@ class Node:
     def __getattr__(self, name: str) -> Node:
         if not name.startswith("_"):
             for part in self._parts():
-                if part._part == name:
+                if part.__dict__["_part"] == name:
                     return part
         return self._refuse(f"its attribute {name!r}")
 

@@ -311,9 +311,7 @@ class Executor:
         self._tell(call, "executed", attempt.seconds)
         return self._fact(call, key, parts, StepStatus.EXECUTED, why, outputs=outputs, **facts)
 
-    def _again(
-        self, call: Call, ready: _Ready, done: Executed, plan: Plan, lost: _Lost
-    ) -> StepRun:
+    def _again(self, call: Call, ready: _Ready, done: Executed, plan: Plan, lost: _Lost) -> StepRun:
         """An input vanished after it was found: make it again, then this step."""
         maker = next(other for other in plan.calls if other.id == lost.call)
         made = next(step for step in done.steps if step.step == maker.id)
@@ -408,9 +406,7 @@ class _Attempt:
             time.sleep(rules.delay_s(self.number - 1, jitter=jitter))
 
     def _once(self) -> tuple[Artifact, ...] | None:
-        arguments = {
-            name: self._read(argument) for name, argument in self.call.arguments.items()
-        }
+        arguments = {name: self._read(argument) for name, argument in self.call.arguments.items()}
         span = self.call.step.options.timeout
         token = RUNNING.set(self.running)
         begun = time.perf_counter()
@@ -420,15 +416,18 @@ class _Attempt:
             if span is not None and time.perf_counter() - begun > span.total_seconds():
                 raise StepTimeout
         except StepTimeout as error:
-            return self._ended(rules.Ending.TIMEOUT, error)
+            self._ended(rules.Ending.TIMEOUT, error)
+            return None
         except (Exception, SystemExit) as error:
-            return self._ended(rules.Ending.RAISED, error)
+            self._ended(rules.Ending.RAISED, error)
+            return None
         finally:
             RUNNING.reset(token)
         try:
             return self._store(answer)
         except BadValue as error:
-            return self._ended(rules.Ending.BAD_ANSWER, error)
+            self._ended(rules.Ending.BAD_ANSWER, error)
+            return None
 
     def _ended(self, ending: rules.Ending, error: BaseException) -> None:
         self.ending, self.error = ending, error

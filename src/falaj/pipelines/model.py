@@ -12,9 +12,9 @@ from falaj.base import digests
 from falaj.facts import wire
 from falaj.facts.models import Column, Datatype, Schema, Tensor
 from falaj.facts.runs import Artifact
-from falaj.pipelines.codecs import BadValue, plain_value
+from falaj.pipelines.codecs import plain_value
 from falaj.ports.blobs import Blobs
-from falaj.ports.codecs import Codec
+from falaj.ports.codecs import BadValue, Codec
 
 if TYPE_CHECKING:
     import polars as pl
@@ -120,7 +120,7 @@ def _short(given: Mapping[str, Any]) -> Schema:
         shape=(-1, len(columns)),
         columns=columns,
     )
-    answer = Tensor(name=given.get("output", "output"), datatype=Datatype.FP32, shape=(-1,))
+    answer = Tensor(name=given.get("output", "output"), datatype=Datatype.FP32, shape=(-1, 1))
     return Schema(inputs=(entry,), outputs=(answer,))
 
 

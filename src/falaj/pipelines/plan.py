@@ -139,7 +139,9 @@ def make_plan(
     result = recorder.result(answer, made)
     if recorder.findings:
         raise FalajError.of(tuple(recorder.findings))
-    bound = [a.dataset for c in recorder.calls for a in c.arguments.values() if isinstance(a, Bound)]
+    bound = [
+        a.dataset for c in recorder.calls for a in c.arguments.values() if isinstance(a, Bound)
+    ]
     return Plan(
         pipeline=made.name,
         calls=tuple(recorder.calls),
@@ -174,7 +176,9 @@ class _Recorder:
     steps: dict[str, Step[..., Any]] = field(default_factory=dict)
     open: list[Any] = field(default_factory=list)
 
-    def find(self, code: str, message: str, place: Place | None, why: str = "", fix: str = "") -> None:
+    def find(
+        self, code: str, message: str, place: Place | None, why: str = "", fix: str = ""
+    ) -> None:
         finding = Problem(code=f"pipelines.{code}", message=message, place=place, why=why, fix=fix)
         if finding not in self.findings:
             self.findings.append(finding)
@@ -291,7 +295,10 @@ class _Recorder:
             bound = signature.bind_partial(*args, **kwargs)
         except TypeError as error:
             self.find(
-                "bad-call", f"{made.name}: {error}", place, fix=f"its form is {made.name}{signature}"
+                "bad-call",
+                f"{made.name}: {error}",
+                place,
+                fix=f"its form is {made.name}{signature}",
             )
             return {}
         found: dict[str, Argument] = {}
@@ -568,7 +575,9 @@ def canonical_value(value: Any) -> Any:
                 raise ValueError("the keys of a dict must be text")
             return {"dict": [[key, canonical_value(value[key])] for key in sorted(value)]}
         case msgspec.Struct():
-            pairs = [[name, canonical_value(getattr(value, name))] for name in value.__struct_fields__]
+            pairs = [
+                [name, canonical_value(getattr(value, name))] for name in value.__struct_fields__
+            ]
             return {"struct": type(value).__qualname__, "fields": pairs}
         case _:
             raise ValueError(f"{type(value).__qualname__} is not a parameter type")

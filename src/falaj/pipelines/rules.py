@@ -55,7 +55,9 @@ def why_reruns(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
     return "its entry was removed, or its bytes were altered"
 
 
-def _words(part: str, before: Any, after: Any, old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+def _words(
+    part: str, before: Any, after: Any, old: Mapping[str, Any], new: Mapping[str, Any]
+) -> str:
     match part:
         case "code":
             return _code(before or {}, after or {}, old, new)
@@ -97,7 +99,10 @@ def _told(value: Any) -> str:
 
 
 def _code(
-    before: Mapping[str, str], after: Mapping[str, str], old: Mapping[str, Any], new: Mapping[str, Any]
+    before: Mapping[str, str],
+    after: Mapping[str, str],
+    old: Mapping[str, Any],
+    new: Mapping[str, Any],
 ) -> str:
     for path in [*after, *(key for key in before if key not in after)]:
         if path not in after:

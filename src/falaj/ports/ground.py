@@ -11,8 +11,11 @@ from typing import Any
 from falaj.base import ids
 from falaj.facts.events import Event
 from falaj.facts.project import Project
+from falaj.facts.runs import Code, Environment
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
+from falaj.ports.codecs import Codec
+from falaj.ports.prober import Prober
 from falaj.ports.signer import Keys
 from falaj.ports.store import Store
 from falaj.ports.target import Target
@@ -22,7 +25,12 @@ __all__ = ["Ground"]
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """root: the project's folder. state: `.falaj` below it. now: the clock, given by the wiring."""
+    """root: the project's folder. state: `.falaj` below it. now: the clock, given by the wiring.
+
+    code, environment: what runs here, read when asked; the second one with the lock's text.
+    mask_key: masks personal values in samples. throwaway_keys: a ring of its own in a
+    folder that goes away. tell: says how far a long walk is, in words.
+    """
 
     root: Path
     state: Path
@@ -32,7 +40,14 @@ class Ground:
     cache: StepCache
     keys: Keys
     targets: Mapping[str, Target]
+    codecs: tuple[Codec, ...]
+    prober: Prober
+    code: Callable[[], Code]
+    environment: Callable[[], tuple[Environment, bytes]]
+    mask_key: bytes
+    throwaway_keys: Callable[[Path], Keys]
     now: Callable[[], datetime]
+    tell: Callable[[str], None]
 
     @property
     def name(self) -> str:

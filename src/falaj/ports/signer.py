@@ -24,3 +24,6 @@ class Keys(Protocol):
 
     def trust(self) -> Trust:
         """The trust root of this workspace."""
+
+    def trust_text(self) -> str:
+        """The same as a file that others can check: the signed trust.json."""

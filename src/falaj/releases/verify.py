@@ -63,7 +63,7 @@ def read_manifest(data: bytes) -> Manifest:
 
     Raises msgspec.ValidationError or canonical.NotCanonical (both ValueError).
     """
-    manifest = msgspec.convert(canonical.loads(data), Manifest, strict=False)
+    manifest = msgspec.convert(bundle.spelled(data), Manifest, strict=False)
     if canonical_bytes(manifest) != data:
         raise canonical.NotCanonical("release.json is not the one spelling of a manifest")
     return manifest

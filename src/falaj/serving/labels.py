@@ -136,7 +136,9 @@ class LabelFile:
                 fresh.append(row)
                 self._remember(row)
         if fresh:
-            handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            handle = os.open(
+                self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
+            )
             try:
                 data = b"".join(msgspec.json.encode(row) + b"\n" for row in fresh)
                 size = os.fstat(handle).st_size

@@ -145,8 +145,9 @@ def distance(reference: Hist | Cats, window: Hist | Cats) -> Distance:
     """Raises Unmergeable when the two were not counted on the same edges or words."""
     if isinstance(reference, Hist) and isinstance(window, Hist):
         same = reference.edges == window.edges
-        ks = kolmogorov_smirnov(reference.counts, window.counts) if same else math.nan
-        return _distance(same, reference.edges, ks, *_hist_cells(reference, window))
+        cells, everything = _hist_cells(reference, window)
+        ks = kolmogorov_smirnov(reference.counts, window.counts)
+        return _distance(same, reference.edges, ks, cells, everything)
     if isinstance(reference, Cats) and isinstance(window, Cats):
         same = reference.vocabulary == window.vocabulary
         return _distance(same, reference.vocabulary, math.nan, *_cat_cells(reference, window))

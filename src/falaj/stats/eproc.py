@@ -575,10 +575,10 @@ def odds_ratio_interval(
         above += one.x_c * (one.n_s - one.x_s) / total
         below += one.x_s * (one.n_c - one.x_c) / total
     rivals = sums[:-64].reshape(64, -1) - sums[-64:, None]
-    kept = np.flatnonzero(logsumexp(rivals) - math.log(rivals.shape[1]) < math.log(1 / alpha))
+    inside = logsumexp(rivals) - math.log(rivals.shape[1]) < math.log(1 / alpha)
+    inside[np.argmax(sums[-64:])] = True  # the likeliest point, were the 64 ever too coarse
+    kept = np.flatnonzero(inside)
     estimate = above / below if below else (math.inf if above else math.nan)
-    if not len(kept):  # no common odds ratio fits
-        return OddsRatio(math.nan, estimate, math.nan)
     low = nulls[kept[0] - 1] if kept[0] > 0 else 0.0
     high = nulls[kept[-1] + 1] if kept[-1] < 63 else math.inf
     return OddsRatio(float(low), estimate, float(high))

@@ -49,6 +49,9 @@ TAIL: Final = 0.05
 Z_TAIL: Final = normal_quantile(TAIL)
 Z_POWER: Final = normal_quantile(0.20)
 FEWEST_OF_A_CLASS: Final = 50
+FEWEST_FOR_A_MEAN: Final = 50
+FEWEST_WITHOUT_SPREAD: Final = 1000
+FEWEST_FOR_CALIBRATION: Final = 150  # ten rows a bin
 MOST_DISTINCT: Final = 4096
 REPLICATES: Final = 10_000
 CHUNK: Final = 500
@@ -304,10 +307,16 @@ def mean_bounds(values: ArrayLike, *, digest: str, tail: float = TAIL) -> Bounds
 
 def mean_difference_verdict(differences: ArrayLike, *, margin: float, digest: str) -> Verdict:
     """Gate: the mean of (loss challenger - loss champion) is below `margin`."""
-    n = int(np.asarray(differences).size)
-    return verdict_below(
-        mean_bounds(differences, digest=digest), margin, n, what="rise of the loss"
-    )
+    x = np.asarray(differences, dtype=np.float64).ravel()
+    bounds, n = mean_bounds(x, digest=digest), len(x)
+    wide = Bounds(bounds.value, -math.inf, math.inf)
+    if n < FEWEST_FOR_A_MEAN:
+        return _undecided(wide, margin, n, f"{n} rows, below {FEWEST_FOR_A_MEAN}")
+    if np.ptp(x) == 0 and n < FEWEST_WITHOUT_SPREAD:
+        # a bootstrap of equal rows has no width, and would pass any margin
+        reason = f"no two differences differ on {n} rows, below {FEWEST_WITHOUT_SPREAD}"
+        return _undecided(wide, margin, n, reason)
+    return verdict_below(bounds, margin, n, what="rise of the loss")
 
 
 def philox(digest: str) -> np.random.Generator:
@@ -359,6 +368,11 @@ def calibration(y: ArrayLike, p: ArrayLike, *, digest: str, bins: int = 15) -> C
 def calibration_verdict(y: ArrayLike, p: ArrayLike, *, limit: float, digest: str) -> Verdict:
     """Gate: the calibration error is below `limit`. Its numbers are squared, and so is the limit."""
     found = calibration(y, p, digest=digest)
+    if found.n < FEWEST_FOR_CALIBRATION:
+        wide = Bounds(found.squared.value, -math.inf, math.inf)
+        return _undecided(
+            wide, limit * limit, found.n, f"{found.n} rows, below {FEWEST_FOR_CALIBRATION}"
+        )
     return verdict_below(found.squared, limit * limit, found.n, what="squared calibration error")
 
 

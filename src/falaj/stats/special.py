@@ -48,6 +48,7 @@ ZETA_1: Final = (
 )  # fmt: skip
 STIRLING_FROM: Final = 10.0
 TINY: Final = 1e-300
+CLOSE: Final = 3e-16  # one step of a float at 1: nearer, a fraction may dance for ever
 MOST_STEPS: Final = 1_000_000
 
 
@@ -240,7 +241,7 @@ def _beta_fraction(a: float, b: float, x: float) -> float:
             c = c if abs(c) > TINY else TINY
             step = c * d
             found *= step
-        if abs(step - 1) < 1e-16:
+        if abs(step - 1) < CLOSE:
             break
     return found
 
@@ -281,7 +282,7 @@ def _gamma_upper(a: float, x: float) -> float:
         c = b + part / c
         c = c if abs(c) > TINY else TINY
         found *= c * d
-        if abs(c * d - 1) < 1e-16:
+        if abs(c * d - 1) < CLOSE:
             break
     return a * front * found
 

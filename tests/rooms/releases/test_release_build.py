@@ -169,6 +169,7 @@ BAD_NAMES = {
     "not NFC": "e\u0301.onnx",
     "device of Windows": "con.onnx",
     "ends with a dot": "model.",
+    "not ASCII": "نموذج.onnx",
 }
 
 

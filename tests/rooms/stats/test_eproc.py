@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -428,8 +429,22 @@ def test_the_worst_block_of_six_hours_counts():
     assert found.phi == pytest.approx(eproc.dispersion(storm).phi)
 
 
+def test_a_night_without_information_is_no_noise():
+    evening, morning = noisy_strata(0, 300, seed=9), noisy_strata(0, 420, seed=10)
+    gap = [replace(one, stratum=one.stratum._replace(t=one.stratum.t + 2000)) for one in morning]
+    found = eproc.dispersion(evening + gap)
+    assert found.measured
+    assert found.phi < 1.2
+
+
 @pytest.mark.parametrize(
-    "strata", [[], noisy_strata(0, 300, seed=5), [counts(0, 5, 0, 5, t=t) for t in range(500)]]
+    "strata",
+    [
+        [],
+        noisy_strata(0, 300, seed=5),
+        [counts(0, 5, 0, 5, t=t) for t in range(500)],
+        [counts(0, 0, 1, 1, t=t) for t in range(500)],
+    ],
 )
 def test_without_history_two_is_assumed(strata):
     found = eproc.dispersion(strata)
@@ -499,6 +514,13 @@ def test_the_odds_ratio_interval_covers_and_shrinks():
     wide = eproc.odds_ratio_interval(strata, phi=3.0)
     assert wide.low <= many.low
     assert wide.high >= many.high
+
+
+def test_strata_of_opposite_effects_meet_in_the_middle():
+    strata = [counts(200, 1000, 20, 1000, t=1), counts(20, 1000, 200, 1000, t=2)]
+    found = eproc.odds_ratio_interval(strata)
+    assert found.low < found.estimate < found.high
+    assert found.estimate == pytest.approx(1)
 
 
 def test_an_interval_without_data_excludes_nothing():

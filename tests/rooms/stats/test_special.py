@@ -127,3 +127,9 @@ def test_chi_square_tail_and_quantile_equal_scipy():
     assert special.chdtrc(3, [0.0, math.inf]).tolist() == [1.0, 0.0]
     assert special.chdtri(3, [0.0, 1.0]).tolist() == [math.inf, 0.0]
     assert special.chdtrc(1, 1e-300) == pytest.approx(1)
+
+
+def test_the_incomplete_beta_function_at_its_ends():
+    assert special.beta_inc(2, 3, 0.0) == 0.0
+    assert special.beta_inc(2, 3, 1.0) == 1.0
+    assert special.bdtr([3, 3], 5, [0.0, 1.0]).tolist() == [1.0, 0.0]

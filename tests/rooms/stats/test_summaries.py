@@ -382,6 +382,19 @@ REFUSED = {  # what is wrong -> value, field
          "values": [[str(i) for i in range(4000)]] * 2},
         "values",
     ),
+    "axes are text": ({"v": 1, "kind": "axes", "names": ["a"], "values": "x"}, "values"),
+    "too many edges": (cut(*[ONE] * 4097), "edges"),
+    "too many words": (
+        {"v": 1, "kind": "vocabulary", "column": "x", "words": [str(i) for i in range(4097)],
+         "reference": [], "other": 0, "null": 0},
+        "words",
+    ),
+    "words and counts of other lengths": (
+        {"v": 1, "kind": "vocabulary", "column": "x", "words": ["a"], "reference": [], "other": 0,
+         "null": 0},
+        "reference",
+    ),
+    "sum of counts beyond 2**53 - 1": (hist(counts=[2**53 - 1, 1]), "counts"),
     "axes are flat": ({"v": 1, "kind": "axes", "names": ["a"], "values": ["x"]}, "values"),
     "a list": ([1], ""),
     "null": (None, ""),
@@ -557,3 +570,28 @@ def test_foreign_edges_are_not_coarsened():
     frozen = Edges(column="x", dtype="float64", edges=(0.0,), reference=(20, 20))
     with pytest.raises(Unmergeable):
         summaries.coarsen(Hist(edges=DIGEST, counts=(20, 20)), frozen)
+
+
+def test_a_foreign_vocabulary_is_not_coarsened():
+    words = Vocabulary(column="c", words=("a",), reference=(20,))
+    with pytest.raises(Unmergeable):
+        summaries.coarsen_words(Cats(vocabulary=DIGEST, counts=(20,)), words)
+
+
+WRONG_BY_HAND = {
+    "a stratum as a plain tuple": lambda: Counts2x2(metric="m", stratum=(1, "a", 0)),
+    "a sum as float": lambda: Moments(column="x", scale=1.0, n=1, total=1.0, squares=1),
+    "a sum of 61 digits": lambda: Moments(column="x", scale=1.0, n=1, total=0, squares=10**60),
+    "cells of another shape": lambda: Axes(names=("a",), values=(("x", "y"),)).cube([1, 2, 3]),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_BY_HAND.values(), ids=WRONG_BY_HAND)
+def test_what_is_built_by_hand_is_checked_too(wrong):
+    with pytest.raises(BadSummary):
+        wrong()
+
+
+def test_small_numbers_of_summaries():
+    assert Axes(names=("a",), values=(("x", "y"),)).cube([1, 2]).n == 3
+    assert math.isnan(Moments(column="x", scale=1.0).variance)

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from falaj.base import process
 
-__all__ = ["SqliteStepCache"]
+__all__ = ["FileStepCache"]
 
 TABLES: Final = """
 create table if not exists entry(
@@ -36,7 +36,7 @@ returning fence
 """
 
 
-class SqliteStepCache:
+class FileStepCache:
     """The port StepCache. Connections are one a thread; writes wait up to 30 s for each other."""
 
     def __init__(self, path: Path) -> None:

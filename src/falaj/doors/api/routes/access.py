@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from litestar import Response
 
 from falaj.app import Works
 from falaj.base import time
 from falaj.base.errors import FalajError
 from falaj.doors.api.route import get, post
 from falaj.facts.access import Action, Permit, Principal, ResourceKind, Role
-from falaj.facts.releases import Trust
 
 __all__ = ["ROUTES", "AddIdentity", "MakeToken"]
 
@@ -56,9 +56,9 @@ def make_token(works: Works, data: MakeToken) -> Token:
 
 
 @get("/trust", needs=Action.READ, on=ResourceKind.PROJECT)
-def trust(works: Works) -> Trust:
-    """The trust root: give it to verifiers by another way than what they verify."""
-    return works.ground.keys.trust()
+def trust(works: Works) -> Response[bytes]:
+    """The signed trust root: give it to verifiers by another way than what they verify."""
+    return Response(works.ground.keys.trust_text().encode(), media_type="application/json")
 
 
 ROUTES: Final = (list_identities, add_identity, make_token, trust)

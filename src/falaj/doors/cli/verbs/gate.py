@@ -59,7 +59,7 @@ def command(ctx: click.Context, run: str, environment: str, explain: bool, machi
 def verdict_of(report: dict[str, Any]) -> str:
     """The required gates' worst verdict."""
     order = ["fail", "error", "inconclusive", "skipped", "pass"]
-    found = {gate: "inconclusive" for gate in report["required"]}
+    found = dict.fromkeys(report["required"], "inconclusive")
     for gate in found:
         here = [r["verdict"] for r in report["results"] if r["gate"] == gate]
         if here:

@@ -1,0 +1,23 @@
+"""make bench NAME=startup [QUICK=1]."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+NAMES = {
+    "startup": "CPU of --help, status and import, against MLflow and ZenML",
+    "journey": "wall and CPU of each stage of the demo",
+}
+
+
+def main() -> int:
+    words = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    words.add_argument("name", choices=NAMES, help="; ".join(f"{n}: {h}" for n, h in NAMES.items()))
+    words.add_argument("--quick", action="store_true", help="fewer repetitions, a first look")
+    asked = words.parse_args()
+    return import_module(f"bench.{asked.name}").main(quick=asked.quick)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,245 @@
+"""One inference request between its split and its answer."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from falaj.base.time import parse_instant
+from falaj.doors.predict.http import REASONS, Connection, Request, error_body
+from falaj.facts.models import Datatype
+from falaj.serving.counts import CANARY, STABLE, Cell
+from falaj.serving.journal import moment
+from falaj.serving.loading import EngineFailed, Loaded, Outputs
+from falaj.serving.spool import LogRow
+from falaj.serving.wire.v2 import Call
+
+if TYPE_CHECKING:
+    from falaj.doors.predict.routes import Predict
+    from falaj.doors.predict.staging import Live
+
+__all__ = ["LOGGED", "Job", "predict_body", "v2_body"]
+
+LOGGED: Final = 64  # rows of one request that the log keeps
+ARMS: Final = ("stable", "canary")
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class Job:
+    """assigned: by the split; engine: who is asked now; they part when stable rescues."""
+
+    __slots__ = (
+        "assigned",
+        "begun_ns",
+        "call",
+        "cell",
+        "connection",
+        "counter",
+        "desk",
+        "done",
+        "engine",
+        "error",
+        "form",
+        "live",
+        "request",
+        "rows",
+        "stratum",
+    )
+
+    def __init__(
+        self,
+        desk: Predict,
+        live: Live,
+        call: Call,
+        request: Request,
+        connection: Connection,
+        form: Callable[[Loaded, Call, Outputs, str], bytes],
+        counter: int,
+        stratum: int,
+        assigned: int,
+        engine: Loaded | None,
+        cell: Cell | None,
+    ) -> None:
+        self.desk = desk
+        self.live = live
+        self.call = call
+        self.rows = call.rows
+        self.request = request
+        self.connection = connection
+        self.form = form
+        self.counter = counter
+        self.stratum = stratum
+        self.assigned = assigned
+        self.engine: Any = engine
+        self.cell = cell
+        self.error = ""
+        self.done = False
+        self.begun_ns = request.at_ns
+
+    def settle(self, outputs: Outputs, first: int, waited_ns: int) -> None:
+        """Answer; runs on the loop."""
+        late = self.too_late(waited_ns)
+        if late is not None:
+            self.fail(late, waited_ns)
+            return
+        mine = outputs.part(first, self.rows.n)
+        request = self.desk.ids.name(self.engine.release, self.counter)
+        body = self.form(self.engine, self.call, mine, request)
+        self.finish(body, mine, request, waited_ns)
+
+    def fail(self, error: EngineFailed, waited_ns: int) -> None:
+        """Let stable answer what the canary could not; stable's own failure is a 500."""
+        if self.rescue(str(error)):
+            self.desk.turn.add(self)
+        else:
+            self.broken(str(error), waited_ns)
+
+    def rescue(self, why: str) -> bool:
+        """Ask stable next, once; False when it was stable that failed."""
+        stable = self.live.stable
+        if self.assigned == STABLE or self.error:
+            return False
+        self.error = why or "failed"
+        self.engine = stable
+        return True
+
+    def too_late(self, waited_ns: int) -> EngineFailed | None:
+        """Tell whether the canary's answer comes after its timeout."""
+        if self.assigned != CANARY or self.error:
+            return None
+        spent = time.perf_counter_ns() - self.begun_ns - waited_ns
+        if spent <= self.live.canary_timeout_ns:
+            return None
+        return EngineFailed(f"no answer within {self.live.plan.canary.timeout_ms} ms")  # type: ignore[union-attr]
+
+    def finish(self, body: bytes, outputs: Outputs, request: str, waited_ns: int) -> None:
+        """Write the answer, then count and remember it."""
+        if self.done:
+            return
+        self.done = True
+        desk, engine = self.desk, self.engine
+        self.connection.send(desk.heads[engine.release] + request.encode() + b"\r\n", body)
+        us = (time.perf_counter_ns() - self.begun_ns - waited_ns) // 1000
+        rescued = bool(self.error)
+        if self.cell is not None:
+            desk.tally.count(self.cell, self.assigned, -1 if rescued else us)
+        if self.assigned == STABLE:
+            self.live.latencies.add(us)
+        desk.answered(self, "rescued" if rescued else "ok", us, outputs, request)
+
+    def broken(self, why: str, waited_ns: int, status: int = 500) -> None:
+        """No arm could answer."""
+        if self.done:
+            return
+        self.done = True
+        desk = self.desk
+        code = "serving.timeout" if status == 504 else "serving.engine"
+        words = why if status == 504 else "the model failed on this request"
+        request = desk.ids.name("", self.counter)
+        body = error_body(code, words, request=request, release=self.engine.release)
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nfalaj-request: %b\r\n"
+        self.connection.send(head % (status, REASONS[status], request.encode()), body)
+        us = (time.perf_counter_ns() - self.begun_ns - waited_ns) // 1000
+        if self.cell is not None:
+            desk.tally.count(self.cell, self.assigned, -1)
+        desk.failures += 1
+        desk.last_failure = f"{self.live.name}: {why}"
+        desk.answered(self, code, us, None, request)
+
+    def log_rows(
+        self, at_ns: int, outcome: str, us: int, outputs: Outputs | None, request: str
+    ) -> list[LogRow]:
+        """Rows for the log: all of a small request, a uniform sample of a large one."""
+        n = self.rows.n
+        chosen = range(n) if n <= LOGGED else sorted(random.sample(range(n), LOGGED))  # noqa: S311
+        live, engine = self.live, self.engine
+        at: datetime = moment(at_ns)
+        about = self.call.event_time
+        event_time = parse_instant(about) if about else None
+        own = engine is (live.canary if self.assigned == CANARY else live.stable)
+        arm = ARMS[self.assigned] if own and not self.error else ARMS[STABLE]
+        return [
+            LogRow(
+                at=at,
+                request=request,
+                row=row,
+                model=live.name,
+                release=engine.release,
+                assigned=ARMS[self.assigned],
+                arm=arm,
+                outcome=outcome,
+                latency_us=us,
+                stratum=self.stratum if self.cell is not None else -1,
+                step=live.plan.step,
+                rollout=live.plan.rollout,
+                event_time=event_time,
+                x=self.rows.row(row),
+                y=outputs.row(row) if outputs else [],
+                score=engine.score(outputs, row) if outputs else None,
+                rows=n,
+            )
+            for row in chosen
+        ]
+
+
+def v2_body(engine: Loaded, call: Call, outputs: Outputs, request: str) -> bytes:
+    """Answer in the form of the Open Inference Protocol."""
+    del request
+    told = []
+    for tensor, flat, width in zip(engine.outputs, outputs.flats, outputs.widths, strict=True):
+        if call.outputs and tensor.name not in call.outputs:
+            continue
+        inner = b"".join(b",%d" % max(size, 1) for size in tensor.shape[1:])
+        if tensor.datatype is not Datatype.BYTES and len(tensor.shape) == 2:
+            inner = b",%d" % width
+        told.append(
+            b'{"name":%b,"datatype":"%b","shape":[%d%b],"data":%b}'
+            % (
+                encode(tensor.name),
+                tensor.datatype.value.encode(),
+                outputs.n,
+                inner,
+                encode(flat),
+            )
+        )
+    return b'{"model_name":%b,"model_version":%b,%b"outputs":[%b]}' % (
+        encode(engine.manifest.model),
+        encode(engine.manifest.version),
+        b"" if call.id is None else b'"id":%b,' % encode(call.id),
+        b",".join(told),
+    )
+
+
+def predict_body(engine: Loaded, call: Call, outputs: Outputs, request: str) -> bytes:
+    """Answer to named rows: probability and label, or the value of a regression."""
+    del call
+    predictions: list[dict[str, Any]] = []
+    classes = outputs.widths[engine.score_at] if engine.score_at >= 0 else 0
+    binary = "classification" in engine.manifest.task and classes <= 2
+    for row in range(outputs.n):
+        score = engine.score(outputs, row)
+        if binary and score is not None:
+            predictions.append({"probability": score, "label": int(score > engine.threshold)})
+        elif "classification" in engine.manifest.task and score is not None:
+            flat = outputs.flats[engine.score_at][row * classes : (row + 1) * classes]
+            best = max(range(classes), key=flat.__getitem__)
+            predictions.append({"probability": flat[best], "label": best})
+        elif score is not None:
+            predictions.append({"value": score})
+        else:
+            predictions.append({"outputs": outputs.row(row)})
+    return encode(
+        {
+            "predictions": predictions,
+            "model": engine.manifest.model,
+            "version": engine.manifest.version,
+            "release": engine.release,
+            "request": request,
+        }
+    )

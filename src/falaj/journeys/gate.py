@@ -1,0 +1,221 @@
+"""Walk (a), last part: measure a model, decide with intervals, keep the evidence."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from falaj.base import digests, ids
+from falaj.base.errors import NotFound
+from falaj.changes import service as changes
+from falaj.evaluation import rules as gate_rules
+from falaj.evaluation import security, service
+from falaj.evaluation.sets import EvaluationSet
+from falaj.facts.access import Permit
+from falaj.facts.checks import CheckResult, GateReport
+from falaj.facts.data import ContractReport, Label
+from falaj.facts.models import AliasMove, ModelVersion
+from falaj.facts.releases import Release
+from falaj.facts.runs import Code, Run
+from falaj.facts.wire import decode, digest
+from falaj.ports.ground import Ground
+from falaj.releases import build, sign
+from falaj.serving.runtimes.scoring import scorer
+
+__all__ = ["check"]
+
+CHAMPION: Final = "champion"
+MEMO: Final = "contract-report/1"
+
+
+def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> GateReport:
+    """Make every check that the environment requires; the report is kept whatever it says.
+
+    New evidence on a model voids the approvals of its open changes.
+    """
+    run, model = of_run(ground, run_name)
+    table = ground.project.environments[environment]
+    rows, x = evaluation_rows(ground, model)
+    release, champion = champion_of(ground, model.model)
+    ground.tell(f"gate: {len(x.y):,} held-out rows, {len(table.requires)} gates")
+    report = service.measure(
+        candidate=x,
+        score=scorer(ground.blobs.get(model.files["model.onnx"]), model.schema),
+        threshold=model.threshold,
+        champion=champion,
+        champion_release=release.id if release else "",
+        gates=ground.project.gates,
+        required=table.requires,
+        contracts=contract_reports(ground, run),
+        security=security_checks(ground, model),
+        latencies_us=served_latencies(ground, run, model, rows)
+        if "latency" in table.requires
+        else None,
+        reuse=reuse(ground, model.evaluation),
+        subject=model.tree,
+        policy=gate_rules.policy_digest(ground.project.gates, table.requires),
+        now=ground.now(),
+        on_check=lambda result: ground.tell(f"{result.check}: {result.verdict}"),
+    )
+    report = _named(report, run, model)
+    with ground.store.begin() as unit:
+        unit.add(report)
+        unit.append(
+            ground.event(
+                "gate.checked",
+                permit.person,
+                f"model/{model.id}",
+                {
+                    "report": report.id,
+                    "digest": digest(report),
+                    "verdict": str(report.verdict),
+                    "policy": report.policy,
+                    "subject": report.subject,
+                },
+            )
+        )
+    for known in ground.store.find(Release, model=model.model):
+        if known.tree == model.tree:
+            said = digests.of_tree({"release": known.evidence, "report": digest(report)})
+            changes.new_evidence(ground, permit.person, known.id, said)
+    return report
+
+
+def _named(report: GateReport, run: Run, model: ModelVersion) -> GateReport:
+    from msgspec.structs import replace
+
+    return replace(report, id=ids.new(), run=run.id, model_version=model.id)
+
+
+def of_run(ground: Ground, name: str) -> tuple[Run, ModelVersion]:
+    """The model that the run made; of the newest run that made one, when not said."""
+    where = {"run": name} if name else {"model": ground.project.model.name}
+    models = ground.store.find(ModelVersion, limit=1, **where)
+    if not models and not name:
+        raise NotFound("runs.none", "no run has made a model yet", fix="falaj run")
+    run = ground.store.get(Run, models[0].run if models else name).fact
+    if not models:
+        raise NotFound(
+            "runs.no-model",
+            f"run {run.id} made no model",
+            why=f"it ended {run.status}",
+            fix="its pipeline must return a falaj.Model",
+        )
+    return run, models[0]
+
+
+def evaluation_rows(
+    ground: Ground, model: ModelVersion
+) -> tuple[NDArray[np.float32], EvaluationSet]:
+    """Held-out rows as the model takes them, with labels and the columns to group by."""
+    import polars as pl
+
+    frame = pl.read_parquet(ground.blobs.get(model.evaluation))
+    columns = tuple(column.name for column in model.schema.inputs[0].columns)
+    x = frame.select(columns).to_numpy().astype(np.float32, order="C")
+    groups = {
+        name: frame[name].cast(pl.String).fill_null("(none)").to_numpy().astype(str)
+        for name in frame.columns
+        if name not in {*columns, "y"}
+    }
+    return x, EvaluationSet(
+        x=x,
+        y=frame["y"].to_numpy().astype(np.int8),
+        groups=groups,
+        digest=model.evaluation,
+        columns=columns,
+    )
+
+
+def champion_of(ground: Ground, model: str) -> tuple[Release | None, Any]:
+    """The live model's release and its scorer, to be compared on the candidate's rows."""
+    moves = ground.store.find(AliasMove, model=model, alias=CHAMPION, limit=1)
+    if not moves:
+        return None, None
+    release = ground.store.get(Release, moves[0].release).fact
+    version = ground.store.get(ModelVersion, release.model_version).fact
+    return release, scorer(ground.blobs.get(version.files["model.onnx"]), version.schema)
+
+
+def contract_reports(ground: Ground, run: Run) -> tuple[ContractReport, ...]:
+    """The reports on the very versions that the run was made from."""
+    found = []
+    for version in run.datasets:
+        if not version.contract:
+            continue
+        asked = f"{version.bytes} {version.contract} {version.dataset}"
+        kept = ground.cache.memo(MEMO, digests.of_bytes(asked.encode()))
+        if kept is not None:
+            found.append(decode(ContractReport, kept.encode()))
+    return tuple(found)
+
+
+def security_checks(ground: Ground, model: ModelVersion) -> list[CheckResult]:
+    with TemporaryDirectory(dir=ground.state) as scratch:
+        files = {}
+        for name, digest_ in model.files.items():
+            files[name] = Path(scratch, name)
+            ground.blobs.copy(digest_, files[name])
+        return [security.check_model_file(path, name) for name, path in files.items()]
+
+
+def reuse(ground: Ground, evaluation: str) -> int:
+    """How many candidates these rows have judged before."""
+    return len(
+        {
+            report.subject
+            for report in ground.store.find(GateReport)
+            for version in ground.store.find(ModelVersion, run=report.run, limit=1)
+            if version.evaluation == evaluation
+        }
+    )
+
+
+def served_latencies(
+    ground: Ground, run: Run, model: ModelVersion, rows: NDArray[np.float32]
+) -> NDArray[np.int64]:
+    """Answer times of the model as it is really served: a draft release in a server of its own.
+
+    The draft is signed by a key that lives as long as this measurement, so nobody else loads it.
+    """
+    table = ground.project.gates.latency
+    assert table is not None  # noqa: S101 the project file demands it where it is required
+    ground.tell(f"latency: {table.requests:,} requests to a served draft")
+    _, lock = ground.environment()
+    with TemporaryDirectory(dir=ground.state) as scratch:
+        files = {}
+        for name, digest_ in model.files.items():
+            files[name] = Path(scratch, digests.short(digest_))
+            ground.blobs.copy(digest_, files[name])
+        folder = Path(scratch, "draft")
+        build.build(
+            folder,
+            model=model.model,
+            version="0.0.0-draft",
+            runtime=model.runtime,
+            task=model.task,
+            schema=model.schema,
+            threshold=None if model.threshold is None else repr(model.threshold),
+            code=Code(),
+            run=run.id,
+            datasets=(),
+            label=Label(),
+            created=ground.now(),
+            model_files=files,
+            environment_lock=lock,
+            reference={name: ground.blobs.get(d) for name, d in model.reference.items()},
+            card="A draft for measuring, never released.\n",
+            mlbom={},
+            evidence=[],
+        )
+        ring = ground.throwaway_keys(Path(scratch, "keys"))
+        ring.create("draft", ("release",))
+        sign.sign_release(folder, ring.signer("draft"))
+        trust = Path(scratch, "trust.json")
+        trust.write_text(ring.trust_text())
+        sample = rows[:: max(len(rows) // 1000, 1)][:1000]
+        return ground.prober.time_answers(folder, trust, model.model, sample, table.requests)

@@ -1,0 +1,338 @@
+"""Walk (b), first half: evidence becomes a signed release, a release becomes a change."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from falaj.base import canonical, digests, dsse
+from falaj.base.errors import Conflict, FalajError, NotFound
+from falaj.changes import rules as change_rules
+from falaj.changes import service as changes
+from falaj.facts.access import Permit, Principal
+from falaj.facts.changes import Change, ChangeState, Decision
+from falaj.facts.checks import GateReport
+from falaj.facts.data import Label
+from falaj.facts.models import ModelVersion
+from falaj.facts.releases import DatasetRef, Manifest, Release
+from falaj.facts.rollouts import LiveMove
+from falaj.facts.runs import Run
+from falaj.ports.ground import Ground
+from falaj.releases import build, evidence, sign, verify
+from falaj.releases.card import card
+from falaj.releases.mlbom import mlbom
+
+__all__ = [
+    "judge",
+    "look_at",
+    "newest_run",
+    "open_change",
+    "release",
+    "release_named",
+    "report_of",
+    "take_up",
+]
+
+RELEASE_SIGNER: Final = "release-signer"
+GATE_SIGNER: Final = "gate-runner"
+BUILD_SIGNER: Final = "builder"
+
+
+def newest_run(ground: Ground, name: str) -> Run:
+    """The run of that id, or the newest one that made a model."""
+    if name:
+        return ground.store.get(Run, name).fact
+    made = ground.store.find(ModelVersion, model=ground.project.model.name, limit=1)
+    if not made:
+        raise NotFound("runs.none", "no run has made a model yet", fix="falaj run")
+    return ground.store.get(Run, made[0].run).fact
+
+
+def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Release:
+    """Build and sign the release of a run's model with its newest evidence."""
+    run = newest_run(ground, run_name)
+    model = model_of(ground, run)
+    reports = ground.store.find(GateReport, subject=model.tree, limit=1)
+    if not reports:
+        raise FalajError(
+            "releases.evidence-missing",
+            f"run {run.id} has no gate report",
+            why="a release carries the verdict of every gate",
+            fix="run `falaj gate`",
+        )
+    report = reports[0]
+    version = version or next_version(ground, model.model)
+    taken = ground.store.find(Release, model=model.model, version=version)
+    if taken:
+        raise Conflict(
+            "releases.version-taken",
+            f"{model.model} {version} exists already",
+            fix="give it its own --version",
+        )
+    folder = ground.state / "releases" / model.model / version
+    manifest = written(ground, folder, version, run, model, report)
+    ground.keys.create(RELEASE_SIGNER, ("release",))
+    sign.sign_release(folder, ground.keys.signer(RELEASE_SIGNER))
+    made = Release(
+        id=build.release_id(manifest),
+        model=model.model,
+        version=version,
+        model_version=model.id,
+        run=run.id,
+        tree=manifest.tree,
+        folder=folder.relative_to(ground.root).as_posix(),
+        evidence=build.evidence_digest(manifest),
+        authors=tuple(sorted({run.principal, permit.person})),
+        created=manifest.created,
+    )
+    with ground.store.begin() as unit:
+        unit.add(made)
+        unit.append(
+            ground.event(
+                "release.created",
+                permit.person,
+                f"release/{made.id}",
+                {
+                    "model": made.model,
+                    "version": made.version,
+                    "tree": made.tree,
+                    "evidence": made.evidence,
+                    "run": made.run,
+                    "report": report.id,
+                },
+            )
+        )
+    return made
+
+
+def written(
+    ground: Ground, folder: Path, version: str, run: Run, model: ModelVersion, report: GateReport
+) -> Manifest:
+    """The folder, unsigned. Model files come from the blobs, verified while they are copied."""
+    from tempfile import TemporaryDirectory
+
+    _, lock = ground.environment()
+    label = label_of(ground, run)
+    threshold = None if model.threshold is None else repr(model.threshold)
+    datasets = tuple(
+        DatasetRef(dataset=d.dataset, content=d.content, bytes=d.bytes, rows=d.rows)
+        for d in run.datasets
+    )
+    created = ground.now()
+    shared: dict[str, Any] = {
+        "model": model.model,
+        "version": version,
+        "task": model.task,
+        "runtime": model.runtime,
+        "schema": model.schema,
+        "threshold": threshold,
+        "report": report,
+        "datasets": datasets,
+        "label": label,
+        "notes": {
+            "summary": ground.project.model.purpose,
+            "intended_use": ground.project.model.intended_use,
+        },
+    }
+    bill = mlbom(
+        **{name: value for name, value in shared.items() if name != "threshold"},
+        tree=model.tree,
+        files=model.files,
+        environment_lock=lock,
+        created=created,
+    )
+    with TemporaryDirectory(dir=ground.state) as scratch:
+        files = {}
+        for name, digest in model.files.items():
+            files[name] = Path(scratch) / digests.short(digest)
+            ground.blobs.copy(digest, files[name])
+        return build.build(
+            folder,
+            model=model.model,
+            version=version,
+            runtime=model.runtime,
+            task=model.task,
+            schema=model.schema,
+            threshold=threshold,
+            code=run.code,
+            run=run.id,
+            datasets=datasets,
+            label=label,
+            created=created,
+            model_files=files,
+            environment_lock=lock,
+            reference={name: ground.blobs.get(d) for name, d in model.reference.items()}
+            | latency_file(report),
+            card=card(**shared, run=run),
+            mlbom=bill,
+            evidence=sealed(ground, run, model, report),
+        )
+
+
+def sealed(
+    ground: Ground, run: Run, model: ModelVersion, report: GateReport
+) -> list[dict[str, Any]]:
+    """Statements about the model: one a gate, and how it was made. Signed by separate roles."""
+    ground.keys.create(GATE_SIGNER, ("gate",))
+    ground.keys.create(BUILD_SIGNER, ("build",))
+    gate, builder = ground.keys.signer(GATE_SIGNER), ground.keys.signer(BUILD_SIGNER)
+    made = evidence.provenance_statement(
+        run, name=model.model, tree=model.tree, builder="falaj:embedded"
+    )
+    return [
+        dsse.seal(made, builder),
+        *(dsse.seal(s, gate) for s in evidence.gate_statements(report, name=model.model)),
+    ]
+
+
+def latency_file(report: GateReport) -> dict[str, bytes]:
+    """Thresholds that canaries are held against, frozen from the served release."""
+    for result in report.results:
+        if result.gate == "latency" and "thresholds_us" in result.details:
+            frozen = {
+                "v": 1,
+                "quantiles": ["0.5", "0.9", "0.95", "0.99"],
+                "thresholds_us": [int(value) for value in result.details["thresholds_us"]],
+                "requests": result.n,
+            }
+            return {"latency.json": canonical.dumps(frozen)}
+    return {}
+
+
+def label_of(ground: Ground, run: Run) -> Label:
+    """The strictest label of what it was made from; where nothing is said, the project's region."""
+    region = ground.project.project.region.split("-")[0]
+    labels = [d.label for d in run.datasets]
+    order = list(type(labels[0].classification)) if labels else []
+    countries = [set(label.countries) for label in labels if label.countries]
+    purposes = [set(label.purposes) for label in labels if label.purposes]
+    return Label(
+        classification=max((x.classification for x in labels), key=order.index)
+        if labels
+        else Label().classification,
+        countries=tuple(sorted(set.intersection(*countries))) if countries else (region,),
+        purposes=tuple(sorted(set.intersection(*purposes))) if purposes else (),
+    )
+
+
+def model_of(ground: Ground, run: Run) -> ModelVersion:
+    found = ground.store.find(ModelVersion, run=run.id, limit=1)
+    if not found:
+        raise NotFound(
+            "runs.no-model",
+            f"run {run.id} made no model",
+            why=f"it ended {run.status}",
+            fix="its pipeline must return a falaj.Model",
+        )
+    return found[0]
+
+
+def next_version(ground: Ground, model: str) -> str:
+    """1.0.0, then the next minor one; a version that people chose counts as well."""
+    numbers = []
+    for known in ground.store.find(Release, model=model):
+        parts = known.version.split(".")
+        if len(parts) == 3 and all(part.isdigit() for part in parts):
+            numbers.append(tuple(int(part) for part in parts))
+    if not numbers:
+        return "1.0.0"
+    major, minor, _ = max(numbers)
+    return f"{major}.{minor + 1}.0"
+
+
+def release_named(ground: Ground, name: str) -> Release:
+    """By id, the first digits of it, or by version; the newest one when not said."""
+    found = ground.store.find(Release)
+    if not name and found:
+        return found[0]
+    digits = name.removeprefix("sha256:")
+    for known in found:
+        if known.version == name or (
+            len(digits) >= 8 and known.id.removeprefix("sha256:").startswith(digits)
+        ):
+            return known
+    raise NotFound(
+        "releases.unknown",
+        f"there is no release {name!r}" if name else "there is no release yet",
+        why="known: " + (", ".join(known.version for known in found) or "none"),
+        fix="falaj release create",
+    )
+
+
+def look_at(ground: Ground, known: Release) -> tuple[Manifest, list[str]]:
+    """The manifest, and every finding of a verification that is made now."""
+    folder = ground.root / known.folder
+    found = verify.verify_release(
+        folder, ground.keys.trust(), release_id=known.id, now=ground.now()
+    )
+    if found.manifest is None:
+        raise verify.refusal(found.findings, known.version)
+    return found.manifest, [finding.message for finding in found.findings]
+
+
+def report_of(ground: Ground, release_id: str) -> GateReport | None:
+    known = ground.store.get(Release, release_id).fact
+    return next(iter(ground.store.find(GateReport, subject=known.tree, limit=1)), None)
+
+
+def open_change(
+    ground: Ground,
+    permit: Permit,
+    release_name: str,
+    environment: str,
+    *,
+    reason: str,
+    proposed: bool = False,
+) -> Change:
+    """Ask to bring a release to an environment."""
+    known = release_named(ground, release_name)
+    report = report_of(ground, known.id)
+    if report is None:
+        change_rules.hold_gates(None, (), release=known.version)
+        raise AssertionError("unreachable")
+    live = ground.store.find(LiveMove, environment=environment, model=known.model, limit=1)
+    previous = ground.store.get(Release, live[0].stable).fact if live else None
+    return changes.open_change(
+        ground,
+        permit,
+        known,
+        report,
+        environment,
+        reason=reason or f"release {known.version}",
+        previous=previous,
+        proposed=proposed,
+    )
+
+
+def take_up(ground: Ground, permit: Permit, change_id: str) -> Change:
+    """A proposed change becomes one that waits for approval, when its gates hold."""
+    change = ground.store.get(Change, change_id).fact
+    report = report_of(ground, change.release)
+    table = ground.project.environments[change.environment]
+    change_rules.hold_gates(report, table.requires, release=change.version)
+    with ground.store.begin() as unit:
+        changes.move(ground, unit, permit.person, change.id, ChangeState.ASSESSING)
+        return changes.move(ground, unit, permit.person, change.id, ChangeState.AWAITING_APPROVAL)
+
+
+def judge(
+    ground: Ground,
+    permit: Permit,
+    principal: Principal,
+    change_id: str,
+    decision: Decision,
+    comment: str,
+    *,
+    shown_release: str = "",
+    shown_evidence: str = "",
+) -> Change:
+    return changes.judge(
+        ground,
+        permit,
+        principal,
+        change_id,
+        decision,
+        comment,
+        shown_release=shown_release,
+        shown_evidence=shown_evidence,
+    )

@@ -1,0 +1,313 @@
+"""Walk (a): contracts first, then the pipeline, then a run, a model version, what it was made of."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, Final
+
+from msgspec.structs import replace
+
+from falaj.base import digests, ids
+from falaj.base.errors import FalajError, NotFound
+from falaj.data.datasets import DatasetHandle, open_dataset
+from falaj.data.odcs import read_contract
+from falaj.data.service import validate
+from falaj.facts.access import Permit
+from falaj.facts.checks import CheckResult, Verdict
+from falaj.facts.data import ContractReport, Label
+from falaj.facts.models import ModelVersion
+from falaj.facts.runs import Run, RunStatus
+from falaj.facts.wire import decode, encode
+from falaj.monitoring import reference
+from falaj.pipelines.model import describe
+from falaj.pipelines.service import PipelineOutcome, run_pipeline
+from falaj.ports.ground import Ground
+
+__all__ = ["contracts", "explain", "named", "run"]
+
+ONNX: Final = "model/"
+MEMO: Final = "contract-report/1"
+PROBES: Final = 64
+
+
+def run(
+    ground: Ground,
+    permit: Permit,
+    parameters: Mapping[str, Any],
+    *,
+    pipeline: str = "",
+    seed: int | None = None,
+    trigger: str = "person",
+) -> Run:
+    """Run the pipeline and record all of it, whatever the end. Raises the failure of a step."""
+    environment, _ = ground.environment()
+    started = Run(
+        id=ids.new(),
+        project=ground.name,
+        pipeline=pipeline or ground.project.model.pipeline,
+        model=ground.project.model.name,
+        parameters=dict(parameters),
+        seed=ground.project.pipelines.seed if seed is None else seed,
+        principal=permit.person,
+        trigger=trigger,
+        status=RunStatus.RUNNING,
+        started=ground.now(),
+        code=ground.code(),
+        environment=environment,
+    )
+    with ground.store.begin() as unit:
+        unit.add(started)
+        unit.append(ground.event("run.started", permit.person, f"run/{started.id}", {}))
+    try:
+        must_hold(ground)
+        outcome = executed(ground, started)
+    except FalajError as error:
+        ended(ground, permit, started, None, error)
+        raise
+    return ended(ground, permit, started, outcome, outcome.error)
+
+
+def must_hold(ground: Ground) -> None:
+    """Every contract before the first step. Raises with each broken promise."""
+    broken = [
+        result
+        for report in contracts(ground)
+        for result in report.results
+        if result.verdict in (Verdict.FAIL, Verdict.ERROR) and is_promise(result)
+    ]
+    if broken:
+        raise FalajError.of(tuple(told(result) for result in broken[:20]))
+
+
+def is_promise(result: CheckResult) -> bool:
+    return result.details.get("severity", "error") == "error"
+
+
+def told(result: CheckResult) -> Any:
+    from falaj.base.errors import Place, Problem
+
+    place = result.details.get("place")
+    return Problem(
+        code="data.contract-broken",
+        message=f"{result.check}: {result.reason}",
+        place=Place(file=place["file"], line=place["line"], column=place.get("column", 1))
+        if isinstance(place, dict)
+        else None,
+        why="the contract promises it, and the pipeline is not run on data that breaks it",
+        fix="mend the data or the contract: `falaj run` checks again",
+    )
+
+
+def contracts(ground: Ground) -> tuple[ContractReport, ...]:
+    """A report for each dataset with a contract; remembered by the digests of both."""
+    handles = opened(ground)
+    reports = []
+    for handle in handles.values():
+        if handle.contract is None:
+            continue
+        key = digests.of_bytes(
+            f"{handle.version.bytes} {handle.contract.digest} {handle.name}".encode()
+        )
+        kept = ground.cache.memo(MEMO, key)
+        if kept is None:
+            ground.tell(f"contract {handle.name}: {handle.version.rows:,} rows")
+            report = validate(handle, references=handles, mask_key=ground.mask_key, at=ground.now())
+            ground.cache.remember(MEMO, key, encode(report).decode())
+        else:
+            report = decode(ContractReport, kept.encode())
+        reports.append(report)
+    return tuple(reports)
+
+
+def opened(ground: Ground) -> dict[str, DatasetHandle]:
+    region = ground.project.project.region.split("-")[0]
+    return {
+        table.name: open_dataset(
+            table.name,
+            table.source,
+            root=ground.root,
+            contract=read_contract(ground.root / table.contract, root=ground.root)
+            if table.contract
+            else None,
+            label=Label(
+                classification=table.classification,
+                countries=tuple(c.lower() for c in table.countries) or (region,),
+                purposes=table.purpose,
+            ),
+            memo=ground.cache,
+            clock=ground.now,
+        )
+        for table in ground.project.datasets
+    }
+
+
+def executed(ground: Ground, started: Run, *, explain_only: bool = False) -> PipelineOutcome:
+    def on_step(name: str, status: str, seconds: float) -> None:
+        if status != "running":
+            ground.tell(f"step {name}: {status}" + (f", {seconds:.1f} s" if seconds else ""))
+
+    return run_pipeline(
+        started.pipeline,
+        root=ground.root,
+        parameters=started.parameters,
+        seed=started.seed,
+        datasets=opened(ground),
+        blobs=ground.blobs,
+        cache=ground.cache,
+        codecs=ground.codecs,
+        lock=started.environment,
+        on_step=None if explain_only else on_step,
+        explain=explain_only,
+        project_name=ground.name,
+        run=started.id,
+    )
+
+
+def ended(
+    ground: Ground,
+    permit: Permit,
+    started: Run,
+    outcome: PipelineOutcome | None,
+    error: FalajError | None,
+) -> Run:
+    """Record the end; a run that made a model makes a model version in the same transaction."""
+    after = replace(
+        started,
+        status=RunStatus.FAILED if error else RunStatus.OK,
+        ended=ground.now(),
+        error=f"{error.code}: {error}" if error else "",
+    )
+    if outcome is not None:
+        after = replace(
+            after,
+            parameters=outcome.parameters,
+            datasets=outcome.datasets,
+            steps=outcome.steps,
+            metrics=outcome.metrics,
+            result=outcome.result,
+        )
+    frozen = None if error else frozen_reference(ground, after)
+    with ground.store.begin() as unit:
+        unit.replace(unit.get(Run, started.id), after)
+        unit.append(
+            ground.event(
+                f"run.{after.status}",
+                permit.person,
+                f"run/{after.id}",
+                {
+                    "commit": after.code.commit,
+                    "datasets": {d.dataset: d.content for d in after.datasets},
+                },
+            )
+        )
+        if frozen is not None:
+            number = unit.number(f"model/{after.model}")
+            model = model_version(ground, after, number, frozen)
+            unit.add(model)
+            unit.append(
+                ground.event(
+                    "model-version.made",
+                    permit.person,
+                    f"model/{model.id}",
+                    {"tree": model.tree, "run": after.id},
+                )
+            )
+    if error is not None:
+        raise error
+    return after
+
+
+def frozen_reference(ground: Ground, done: Run) -> dict[str, str] | None:
+    """Edges and probe rows, frozen when the model is made; None when it made no model."""
+    if done.result is None or done.result.kind != "model":
+        return None
+    import polars as pl
+
+    from falaj.serving.runtimes.scoring import scorer
+
+    said = describe(done.result, ground.blobs)
+    rows = pl.read_parquet(ground.blobs.get(done.result.files["reference.parquet"]))
+    x = rows.select(said.features).to_numpy().astype("float32", order="C")
+    score = scorer(ground.blobs.get(done.result.files["model/model.onnx"]), said.schema)
+    weeks = (
+        rows["at"].dt.truncate("1w").rank("dense").to_numpy().astype("int64")
+        if "at" in rows.columns
+        else rows.with_row_index()["index"].to_numpy().astype("int64") * 12 // max(len(rows), 1)
+    )
+    columns = {name: x[:, i].astype("float64") for i, name in enumerate(said.features)}
+    edges = reference.freeze(columns | {"score": score(x)}, weeks)
+    probes = x[:: max(len(x) // PROBES, 1)][:PROBES]
+    probe_file = {
+        "inputs": [[None if v != v else float(v) for v in row] for row in probes],  # noqa: PLR0124 NaN
+        "outputs": [[float(v)] for v in score(probes)],
+        "tolerance": 1e-5,
+    }
+    return {
+        "edges.json": ground.blobs.put(edges),
+        "probes.json": ground.blobs.put(json.dumps(probe_file).encode()),
+    }
+
+
+def model_version(ground: Ground, done: Run, number: int, frozen: dict[str, str]) -> ModelVersion:
+    assert done.result is not None  # noqa: S101 frozen_reference made sure
+    said = describe(done.result, ground.blobs)
+    files = {
+        path.removeprefix(ONNX): digest
+        for path, digest in done.result.files.items()
+        if path.startswith(ONNX)
+    }
+    return ModelVersion(
+        id=f"{done.model}/{number}",
+        model=done.model,
+        number=number,
+        run=done.id,
+        tree=digests.of_tree(files),
+        files=files,
+        runtime="onnx",
+        task=said.task,
+        schema=said.schema,
+        threshold=said.threshold,
+        at=ground.now(),
+        author=done.principal,
+        evaluation=done.result.files["evaluation.parquet"],
+        reference=frozen,
+    )
+
+
+def explain(
+    ground: Ground, parameters: Mapping[str, Any], *, pipeline: str = "", seed: int | None = None
+) -> list[dict[str, Any]]:
+    """For each step: would it run, and why. Nothing is run."""
+    environment, _ = ground.environment()
+    planned = Run(
+        id="explain",
+        project=ground.name,
+        pipeline=pipeline or ground.project.model.pipeline,
+        parameters=dict(parameters),
+        seed=ground.project.pipelines.seed if seed is None else seed,
+        principal="",
+        status=RunStatus.RUNNING,
+        started=ground.now(),
+        environment=environment,
+    )
+    outcome = executed(ground, planned, explain_only=True)
+    return [
+        {
+            "step": step.step,
+            "would": "cached" if step.status == "cached" else "run",
+            "why": step.why,
+        }
+        for step in outcome.steps
+    ]
+
+
+def named(ground: Ground, name: str) -> str:
+    """A run's id from itself, its first digits, or `latest`."""
+    found = ground.store.find(Run)
+    for known in found:
+        if known.id == name or (len(name) >= 8 and known.id.startswith(name.upper())):
+            return known.id
+    if name == "latest" and found:
+        return found[0].id
+    raise NotFound("runs.unknown", f"there is no run {name!r}", fix="falaj run")

@@ -1,0 +1,119 @@
+"""Walk (e): what an outsider can check, and the pack that he checks it with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, NamedTuple
+
+from falaj.audit import pack
+from falaj.audit.verify import verify_pack
+from falaj.base import digests, time
+from falaj.base.errors import FalajError, NotFound
+from falaj.facts.access import Permit
+from falaj.facts.changes import Approval, Change
+from falaj.facts.releases import Release, Trust
+from falaj.facts.rollouts import LiveMove, Rollout, RolloutDecision
+from falaj.facts.trust import BadTrust, open_trust
+from falaj.ports.ground import Ground
+from falaj.releases import verify
+
+__all__ = ["Look", "export", "look"]
+
+LOG_SIGNER: Final = "log-signer"
+EVERYTHING: Final = 1_000_000
+
+
+class Look(NamedTuple):
+    """What was found: lines that hold, and findings with the file that differs."""
+
+    facts: tuple[str, ...]
+    findings: tuple[dict[str, str], ...]
+
+
+def export(ground: Ground, permit: Permit, model: str) -> bytes:
+    """One zip with everything that is known about a model's way."""
+    releases = ground.store.find(Release, model=model)
+    if not releases:
+        raise NotFound("releases.unknown", f"there is no release of {model!r} yet")
+    changes = ground.store.find(Change, model=model, limit=EVERYTHING)
+    rollouts = ground.store.find(Rollout, model=model, limit=EVERYTHING)
+    with ground.store.begin() as unit:
+        unit.append(
+            ground.event(
+                "evidence.exported",
+                permit.person,
+                f"model/{model}",
+                {"releases": [known.id for known in releases]},
+            )
+        )
+    ground.store.integrate(limit=EVERYTHING)
+    ground.keys.create(LOG_SIGNER, ("log",))
+    with TemporaryDirectory(dir=ground.state) as scratch:
+        path = Path(scratch) / "evidence.zip"
+        pack.write_pack(
+            path,
+            project=ground.name,
+            created=ground.now(),
+            release_folders=[ground.root / known.folder for known in releases],
+            approvals=[a for c in changes for a in ground.store.find(Approval, change=c.id)],
+            changes=changes,
+            decisions=[
+                d
+                for r in rollouts
+                for d in ground.store.find(RolloutDecision, rollout=r.id, limit=EVERYTHING)
+            ],
+            moves=ground.store.find(LiveMove, model=model, limit=EVERYTHING),
+            events=[body for _, body in ground.store.leaves()],
+            root=ground.store.root(),
+            trust=ground.keys.trust_text(),
+            signer=ground.keys.signer(LOG_SIGNER),
+        )
+        return path.read_bytes()
+
+
+def look(what: Path, trust: Path | None) -> Look:
+    """Check a pack or a release folder with a trust root that came separately."""
+    if trust is None:
+        raise FalajError(
+            "audit.no-trust-root",
+            f"{what} cannot vouch for its own keys",
+            why="whoever could change it could change the keys inside it too",
+            fix="falaj verify PACK --trust TRUST.json, with the file you received separately",
+        )
+    try:
+        root = open_trust(trust.read_bytes(), now=time.now())
+    except BadTrust as error:
+        raise FalajError("audit.bad-trust-root", f"{trust}: {error}") from None
+    return at_folder(what, root) if what.is_dir() else at_pack(what, root)
+
+
+def at_folder(folder: Path, root: Trust) -> Look:
+    found = verify.verify_release(folder, root, release_id=None, now=time.now())
+    findings = tuple(plain(f) for f in found.findings)
+    if findings or found.manifest is None:
+        return Look((), findings)
+    return Look(
+        (
+            f"{found.manifest.model} {found.manifest.version}, id {found.id}",
+            f"{len(found.manifest.files)} files as listed and signed",
+            f"signed by {', '.join(found.signers)}",
+        ),
+        (),
+    )
+
+
+def at_pack(path: Path, root: Trust) -> Look:
+    found = verify_pack(path, root, now=time.now())
+    told = found.summary
+    facts = (
+        f"{told.files} files as listed and sealed",
+        f"{len(told.releases)} releases: " + ", ".join(digests.short(r) for r in told.releases),
+        f"{told.changes} changes, {told.approvals} approvals, signed by who gave them",
+        f"{told.log_size} events lead to root {told.log_root[:16]}",
+    )
+    return Look(facts if found.holds else (), tuple(plain(f) for f in found.findings))
+
+
+def plain(finding: Any) -> dict[str, str]:
+    return {"code": finding.code, "file": finding.file, "message": finding.message}

@@ -1,0 +1,44 @@
+"""Which packages run here: the project's lock, or what is installed."""
+
+from __future__ import annotations
+
+import platform
+from importlib.metadata import distributions
+from pathlib import Path
+from typing import Final
+
+from falaj.base import digests
+from falaj.facts.runs import Environment
+
+__all__ = ["read_environment"]
+
+LOCKS: Final = ("environment.lock", "requirements.lock", "requirements.txt", "uv.lock")
+
+
+def read_environment(root: Path) -> tuple[Environment, bytes]:
+    """The facts for cache keys and records, and the text that goes into a release.
+
+    Without a lock file the installed distributions stand in, and `locked` says so.
+    """
+    for name in LOCKS:
+        if (root / name).is_file():
+            text, locked = (root / name).read_bytes(), True
+            break
+    else:
+        text, locked = installed(), False
+    return (
+        Environment(
+            lock=digests.of_bytes(text),
+            locked=locked,
+            python=".".join(platform.python_version_tuple()[:2]),
+            platform=f"{platform.system()}-{platform.machine()}".lower(),
+        ),
+        text,
+    )
+
+
+def installed() -> bytes:
+    found = {
+        (d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in distributions()
+    }
+    return "".join(f"{name}=={found[name]}\n" for name in sorted(found) if name).encode()

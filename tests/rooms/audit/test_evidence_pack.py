@@ -1,0 +1,642 @@
+"""An evidence pack: whole it holds offline; changed by one byte anywhere it does not."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+import subprocess
+import zipfile
+from datetime import timedelta
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from falaj.audit.container import read_members, write_container
+from falaj.audit.pack import write_pack
+from falaj.audit.verify import verify_pack
+from falaj.base import bundle, canonical, digests, dsse, merkle, time
+from falaj.base.errors import Unverified
+from falaj.facts.attestations import APPROVAL, statement
+from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision, Risk
+from falaj.facts.events import Event
+from falaj.facts.rollouts import LiveMove, Outcome, RolloutDecision
+from falaj.facts.trust import BadTrust, open_trust
+from falaj.facts.wire import canonical_bytes
+
+
+class Story:
+    """One release approved, rolled out and live, with its events. Any part can be replaced."""
+
+    def __init__(self, make_release, key_ring):
+        self.ring = key_ring
+        self.made = make_release()
+        at = self.made.manifest.created
+        self.at = at
+        self.now = at + timedelta(days=1)
+        self.evidence = bundle.evidence_digest(self.made.manifest.files)
+        self.change = Change(
+            id="CHG-0001",
+            kind=ChangeKind.NORMAL,
+            state=ChangeState.IMPLEMENTED,
+            title="delay none to 7 <b>",
+            reason="better",
+            model="delay",
+            release=self.made.id,
+            version="7",
+            environment="production",
+            evidence=self.evidence,
+            author="p-author",
+            authors=("p-author",),
+            risk=Risk.LOW,
+            approvals_needed=1,
+            opened=at,
+            since=at,
+        )
+        self.approval = self.approve("01HAPPROVAL")
+        self.decision = RolloutDecision(
+            id="01HDECISION",
+            rollout="01HROLLOUT",
+            at=at,
+            step=3,
+            outcome=Outcome.PROMOTE,
+            action="promote",
+            reasons=("proven",),
+            numbers={"e": 21.5},
+        )
+        self.move = LiveMove(
+            id="01HMOVE",
+            environment="production",
+            model="delay",
+            stable=self.made.id,
+            stable_version="7",
+            at=at,
+            cause="01HROLLOUT",
+            seq=1,
+        )
+        self.events = [
+            self.event("release.created", f"release/{self.made.id}", {"evidence": self.evidence}),
+            self.event("change.opened", "change/CHG-0001", {"release": self.made.id}),
+            self.event(
+                "change.approved",
+                "change/CHG-0001",
+                {
+                    "approval": "01HAPPROVAL",
+                    "release": self.made.id,
+                    "evidence": self.evidence,
+                    "decision": "approve",
+                },
+            ),
+            self.event(
+                "rollout.decided",
+                "rollout/01HROLLOUT",
+                {
+                    "decision": "01HDECISION",
+                    "action": "promote",
+                    "outcome": "promote",
+                    "step": 3,
+                    "numbers": {"e": 21.5},
+                },
+            ),
+            self.event(
+                "live.moved",
+                "environment/production",
+                {
+                    "model": "delay",
+                    "stable": self.made.id,
+                    "canary": "",
+                    "weight_bp": 0,
+                    "seq": 1,
+                    "cause": "01HROLLOUT",
+                },
+            ),
+        ]
+
+    def approve(self, id_, *, signer="approvalr", principal="", person="p-other", **told):
+        expires = self.at + timedelta(days=30)
+        claim = {
+            "change": "CHG-0001",
+            "environment": "production",
+            "decision": "approve",
+            "evidence": self.evidence,
+            "person": person,
+            "at": time.text(self.at),
+            "expires": time.text(expires),
+            **told,
+        }
+        said = statement(APPROVAL, "delay 7", told.get("release", self.made.id), claim)
+        return Approval(
+            id=id_,
+            change="CHG-0001",
+            release=self.made.id,
+            evidence=self.evidence,
+            person=person,
+            principal=principal or signer,
+            decision=Decision.APPROVE,
+            comment="fine",
+            at=self.at,
+            expires=expires,
+            envelope=json.dumps(dsse.seal(said, self.ring.signer(signer)), sort_keys=True),
+        )
+
+    def event(self, kind, subject, data):
+        event = Event(
+            id=f"01H{len(subject)}",
+            at=self.at,
+            project="flights",
+            type=kind,
+            actor="p-1",
+            subject=subject,
+            data=data,
+        )
+        return canonical_bytes(event.cloud())
+
+    def write(self, path, *, root=None, events=None, **other):
+        events = self.events if events is None else events
+        root = root or (len(events), merkle.root([merkle.leaf(body) for body in events]))
+        parts = {
+            "project": "flights",
+            "created": self.at,
+            "release_folders": [self.made.folder],
+            "approvals": [self.approval],
+            "changes": [self.change],
+            "decisions": [self.decision],
+            "moves": [self.move],
+            "trust": self.ring.trust_text(),
+            "signer": self.ring.signer("logr"),
+        }
+        return write_pack(path, root=root, events=events, **{**parts, **other})
+
+
+@pytest.fixture(scope="module")
+def story(make_release, key_ring):
+    return Story(make_release, key_ring)
+
+
+@pytest.fixture(scope="module")
+def trust(key_ring):
+    return key_ring.trust()
+
+
+@pytest.fixture(scope="module")
+def pack(story, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pack") / "pack.zip"
+    story.write(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def judge(story, trust):
+    return lambda path, **more: verify_pack(
+        path, more.pop("trust", trust), now=more.pop("now", story.now), **more
+    )
+
+
+def codes(report):
+    return {finding.code for finding in report.findings}
+
+
+def named(report):
+    return {finding.file for finding in report.findings}
+
+
+def members(path):
+    with zipfile.ZipFile(path) as archive:
+        return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
+def test_an_untouched_pack_holds(pack, judge, story):
+    report = judge(pack, requires=("quality", "security"))
+    assert report.findings == ()
+    assert report.holds
+    assert report.summary.signer == "logr"
+    assert report.summary.releases == (story.made.id,)
+    assert report.summary.log_size == 5
+    assert report.summary.approvals == report.summary.changes == 1
+
+
+def test_any_zip_tool_reads_it(pack):
+    with zipfile.ZipFile(pack) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == sorted(archive.namelist())
+    if shutil.which("unzip"):
+        done = subprocess.run(["unzip", "-tqq", str(pack)], capture_output=True, check=False)
+        assert done.returncode == 0, done.stdout
+
+
+def test_the_same_inputs_give_the_same_bytes_but_for_the_seal(story, tmp_path):
+    story.write(tmp_path / "a.zip")
+    story.write(tmp_path / "b.zip")
+    one, two = members(tmp_path / "a.zip"), members(tmp_path / "b.zip")
+    assert one.pop("manifest.dsse.json") != two.pop("manifest.dsse.json")  # ECDSA has a dice
+    assert one == two
+
+
+def test_a_required_gate_that_no_release_has(pack, judge):
+    report = judge(pack, requires=("bias",))
+    assert codes(report) == {"releases.evidence-missing"}
+
+
+def test_the_page_is_escaped_and_has_no_script(pack):
+    page = members(pack)["index.html"].decode()
+    assert "delay none to 7 &lt;b&gt;" in page
+    assert "<script" not in page
+    assert "default-src 'none'" in page
+    assert "quality: pass" in page
+
+
+# --- one byte anywhere -------------------------------------------------------------------------
+
+
+def test_one_changed_byte_of_any_file_is_found_and_the_file_named(pack, judge, tmp_path):
+    """Packed again by the same writer, so that only the content is wrong."""
+    whole = members(pack)
+    for name, data in whole.items():
+        for at in {0, len(data) // 2, len(data) - 1}:
+            changed = bytearray(data)
+            changed[at] ^= 0x01
+            path = tmp_path / "changed.zip"
+            write_container(path, {**whole, name: bytes(changed)})
+            report = judge(path)
+            assert not report.holds
+            assert name in named(report), (name, at, report.findings)
+
+
+def test_one_dropped_file_is_found_and_named(pack, judge, tmp_path):
+    whole = members(pack)
+    for name in whole:
+        path = tmp_path / "dropped.zip"
+        write_container(path, {n: d for n, d in whole.items() if n != name})
+        report = judge(path)
+        assert not report.holds
+        assert name in named(report), name
+
+
+def test_one_renamed_file_is_found_and_named(pack, judge, tmp_path):
+    whole = members(pack)
+    for name in whole:
+        path = tmp_path / "renamed.zip"
+        others = {n: d for n, d in whole.items() if n != name}
+        write_container(path, {**others, name + "x": whole[name]})
+        report = judge(path)
+        assert not report.holds
+        assert name in named(report), name
+
+
+def test_one_added_file_is_found_and_named(pack, judge, tmp_path):
+    whole = members(pack)
+    for name in ("extra.txt", "releases/evil/release.json", "approvals/x.dsse.json"):
+        path = tmp_path / "added.zip"
+        write_container(path, {**whole, name: b"{}"})
+        report = judge(path)
+        assert not report.holds
+        assert name in named(report), name
+
+
+def test_packed_again_by_another_tool_it_does_not_hold(pack, judge, tmp_path):
+    path = tmp_path / "other.zip"
+    for compression in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        with zipfile.ZipFile(path, "w", compression) as archive:
+            for name, data in members(pack).items():
+                archive.writestr(name, data)
+        assert codes(judge(path)) == {"audit.container"}
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_no_byte_of_the_zip_file_is_free(pack, judge, tmp_path_factory, data):
+    raw = bytearray(pack.read_bytes())
+    at = data.draw(st.integers(0, len(raw) - 1))
+    raw[at] ^= 1 << data.draw(st.integers(0, 7))
+    path = tmp_path_factory.mktemp("raw") / "pack.zip"
+    path.write_bytes(raw)
+    report = judge(path)
+    assert not report.holds
+    assert all(finding.file for finding in report.findings)
+
+
+def test_no_byte_of_the_zip_headers_is_free(pack):
+    """Every one of them: dates, flags, attributes, offsets, which zip readers pass over."""
+    raw = pack.read_bytes()
+    found = read_members(io.BytesIO(raw))
+    inside = set()
+    for member in found:
+        inside.update(range(member.start, member.start + member.size))
+    headers = [at for at in range(len(raw)) if at not in inside]
+    assert len(headers) > 1000
+    for at in headers:
+        other = bytearray(raw)
+        other[at] ^= 0x04
+        with pytest.raises(ValueError):
+            read_members(io.BytesIO(bytes(other)))
+
+
+DAMAGE = {
+    "empty": lambda raw: b"",
+    "cut off": lambda raw: raw[: len(raw) // 2],
+    "a byte behind": lambda raw: raw + b"\0",
+    "a byte before": lambda raw: b"\0" + raw,
+    "a comment": lambda raw: raw[:-2] + b"\2\0hi",
+    "no zip": lambda raw: b"hello" * 100,
+    "two packs": lambda raw: raw + raw,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE)
+def test_what_is_not_this_file_is_refused(pack, judge, tmp_path, damage):
+    path = tmp_path / "damaged.zip"
+    path.write_bytes(damage(pack.read_bytes()))
+    report = judge(path)
+    assert codes(report) == {"audit.container"}
+    assert not report.holds
+
+
+def test_a_pack_that_is_not_there(judge, tmp_path):
+    assert codes(judge(tmp_path / "none.zip")) == {"audit.unreadable"}
+
+
+HOSTILE_ZIPS = {
+    "leads out": ["../evil"],
+    "absolute": ["/evil"],
+    "doubled": ["a", "a"],
+    "a drive": ["c:evil"],
+}
+
+
+@pytest.mark.parametrize("names", HOSTILE_ZIPS.values(), ids=HOSTILE_ZIPS)
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_hostile_names_are_refused(judge, tmp_path, names):
+    path = tmp_path / "hostile.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in names:
+            archive.writestr(name, b"1")
+    assert codes(judge(path)) == {"audit.container"}
+
+
+SEEDS = st.one_of(
+    st.binary(max_size=60),
+    st.recursive(
+        st.one_of(st.none(), st.booleans(), st.integers(), st.text(max_size=8), st.floats()),
+        lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner),
+        max_leaves=8,
+    ).map(lambda value: json.dumps(value).encode()),
+    st.sampled_from(
+        [
+            b"[" * 900 + b"]" * 900,
+            b"[" * 100_000 + b"]" * 100_000,
+            b'{"a":' * 300 + b"1" + b"}" * 300,
+            b'"\\ud800"',
+        ]
+    ),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+@given(data=st.data())
+def test_hostile_content_is_a_finding_never_a_crash(pack, judge, tmp_path_factory, data):
+    whole = members(pack)
+    name = data.draw(st.sampled_from(sorted(whole)))
+    path = tmp_path_factory.mktemp("hostile") / "pack.zip"
+    write_container(path, {**whole, name: data.draw(SEEDS)})
+    assert not judge(path).holds
+    assert not judge(path, trust=None).holds
+
+
+def test_hostile_facts_are_a_finding_never_a_crash(pack, judge, tmp_path):
+    """Values of the right form at the edge of what can be said."""
+    whole = members(pack)
+    path = tmp_path / "pack.zip"
+    for old, new in (
+        (b"2026-03-01T12:00:00.000000Z", b"0001-01-01T00:00:00.000000+14:00"),
+        (b'"weight_bp":0', b'"weight_bp":[{}]'),
+        (b'"p-other"', b'"\\ud800"'),
+        (b'"01HAPPROVAL"', b'"../../x"'),
+    ):
+        for name, body in whole.items():
+            write_container(path, {**whole, name: body.replace(old, new)})
+            assert judge(path).holds is (old not in body)
+
+
+# --- the trust root ----------------------------------------------------------------------------
+
+
+def test_without_a_trust_root_a_pack_never_holds(pack, judge):
+    report = judge(pack, trust=None)
+    assert not report.holds
+    assert not report.trusted
+    assert codes(report) == {"audit.trust-not-given"}
+    assert "key fingerprint in the pack only" in report.findings[0].message
+
+
+def test_a_pack_by_somebody_else_does_not_hold(story, make_release, trust, tmp_path):
+    """The attacker has keys of all roles, and puts their public halves into the pack."""
+    from falaj.links.keyring.keys import KeyRing
+
+    other = KeyRing(tmp_path / "keys", clock=lambda: story.at)
+    for role in ("release", "gate", "build", "approval", "log"):
+        other.create(f"{role}r", (role,))
+    path = tmp_path / "forged.zip"
+    story.write(path, trust=other.trust_text(), signer=other.signer("logr"))
+    assert "audit.seal" in codes(verify_pack(path, trust, now=story.now))
+
+
+def test_a_seal_by_a_key_of_another_role_is_refused(story, key_ring, judge, tmp_path):
+    story.write(tmp_path / "p.zip", signer=key_ring.signer("releaser"))
+    assert "audit.seal" in codes(judge(tmp_path / "p.zip"))
+
+
+def test_an_expired_trust_root_is_told(pack, judge, story):
+    report = judge(pack, now=story.now + timedelta(days=400))
+    assert "audit.trust-expired" in codes(report)
+
+
+def test_trust_json_is_whole_or_refused(key_ring, story):
+    text = key_ring.trust_text().encode()
+    held = open_trust(text, now=story.now)
+    root = next(key for key in held.keys if "root" in key.roles)
+    assert held == key_ring.trust()
+    assert open_trust(text, now=story.now, root=dsse.hint_of(root.public.encode())) == held
+    with pytest.raises(BadTrust):
+        open_trust(text, now=story.now, root="0" * 64)
+    with pytest.raises(BadTrust):
+        open_trust(text, now=story.now, at_least=held.version + 1)
+    with pytest.raises(BadTrust):
+        open_trust(text, now=story.now + timedelta(days=4000))
+    for other in (b"", b"{}", b"[]", text.replace(b'"sig":"M', b'"sig":"N'), text[:-20]):
+        with pytest.raises(BadTrust):
+            open_trust(other, now=story.now)
+
+
+# --- approvals ---------------------------------------------------------------------------------
+
+APPROVALS = {  # how the approval is made -> what is said about it
+    "signed by a key of another role": ({"signer": "gater"}, "not trusted"),
+    "signed over another release": ({"release": "sha256:" + "4" * 64}, "speaks about release"),
+    "signed over other evidence": ({"evidence": "sha256:" + "4" * 64}, "signed is evidence"),
+    "signed for another change": ({"change": "CHG-0009"}, "signed is change"),
+    "signed as a rejection": ({"decision": "reject"}, "signed is decision"),
+    "told as another person's": ({"principal": "somebody"}, "signed by 'approvalr'"),
+    "by the author": ({"person": "p-author"}, "approved an own change"),
+}
+
+
+@pytest.mark.parametrize(("how", "words"), APPROVALS.values(), ids=APPROVALS)
+def test_an_approval_that_does_not_hold_is_named(story, judge, tmp_path, how, words):
+    bad = story.approve("01HAPPROVAL", **how)
+    story.write(tmp_path / "p.zip", approvals=[bad])
+    report = judge(tmp_path / "p.zip")
+    said = [f.message for f in report.findings if f.file == "approvals/01HAPPROVAL.dsse.json"]
+    assert any(words in message for message in said), report.findings
+    assert any("went live with 0 approvals" in f.message for f in report.findings)
+
+
+def test_an_envelope_that_differs_from_the_list(story, judge, tmp_path):
+    told = msgspec.structs.replace(story.approval, void="new evidence")
+    story.write(tmp_path / "p.zip", approvals=[told])
+    report = judge(tmp_path / "p.zip")
+    assert "went live with 0 approvals" in " ".join(f.message for f in report.findings)
+
+
+def test_one_person_twice_is_one_approval(story, judge, tmp_path):
+    two = msgspec.structs.replace(story.change, approvals_needed=2)
+    again = story.approve("01HAPPROVALB")
+    story.write(tmp_path / "p.zip", approvals=[story.approval, again], changes=[two])
+    report = judge(tmp_path / "p.zip")
+    assert "with 1 approvals" in " ".join(f.message for f in report.findings)
+
+
+def test_a_change_that_went_live_without_approval(story, judge, tmp_path):
+    story.write(tmp_path / "p.zip", approvals=[])
+    report = judge(tmp_path / "p.zip")
+    assert [(f.code, f.file) for f in report.findings] == [("audit.approval", "changes.json")]
+
+
+# --- the log -----------------------------------------------------------------------------------
+
+
+def test_a_log_that_does_not_lead_to_its_root_is_not_written(story, tmp_path):
+    root = merkle.root([merkle.leaf(body) for body in story.events])
+    for events in (story.events[:-1], story.events[::-1], [*story.events, story.events[0]]):
+        with pytest.raises(Unverified) as caught:
+            story.write(tmp_path / "p.zip", events=events, root=(5, root))
+        assert caught.value.code == "audit.log-differs"
+        assert not (tmp_path / "p.zip").exists()
+
+
+LOGS = {
+    "dropped": lambda events: events[:-1],
+    "moved": lambda events: [events[1], events[0], *events[2:]],
+    "doubled": lambda events: [*events, events[0]],
+    "changed": lambda events: [events[0].replace(b"p-1", b"p-2"), *events[1:]],
+}
+
+
+@pytest.mark.parametrize("change", LOGS.values(), ids=LOGS)
+def test_a_log_changed_by_one_who_can_seal_is_found_by_its_root(
+    pack, judge, key_ring, story, tmp_path, change
+):
+    """All digests are made right again, and the manifest is sealed anew."""
+    whole = members(pack)
+    whole["log/events.jsonl"] = b"".join(body + b"\n" for body in change(list(story.events)))
+    manifest = canonical.loads(whole.pop("manifest.json"))
+    whole.pop("manifest.dsse.json")
+    manifest["files"]["log/events.jsonl"] = digests.of_bytes(whole["log/events.jsonl"])
+    kind = "application/vnd.falaj.evidence-pack+json"
+    seal = dsse.seal(manifest, key_ring.signer("logr"), kind=kind)
+    whole |= {
+        "manifest.json": canonical.dumps(manifest),
+        "manifest.dsse.json": canonical.dumps(seal),
+    }
+    write_container(tmp_path / "p.zip", whole)
+    report = judge(tmp_path / "p.zip")
+    assert ("audit.log-differs", "log/events.jsonl") in {(f.code, f.file) for f in report.findings}
+
+
+MISSING = {  # which event is not in the log -> the file that tells of it
+    "release": (0, None),
+    "change": (1, None),
+    "approval": (2, "approvals/01HAPPROVAL.dsse.json"),
+    "decision": (3, "decisions.json"),
+    "live move": (4, "live.json"),
+}
+
+
+@pytest.mark.parametrize(("at", "file"), MISSING.values(), ids=MISSING)
+def test_what_is_told_without_an_event_is_found(story, judge, tmp_path, at, file):
+    events = [body for index, body in enumerate(story.events) if index != at]
+    story.write(tmp_path / "p.zip", events=events)
+    report = judge(tmp_path / "p.zip")
+    # Releases and changes are named by several events; one of them is enough.
+    assert report.holds is (file is None)
+    assert file is None or ("audit.no-event", file) in {(f.code, f.file) for f in report.findings}
+
+
+def test_a_release_that_the_log_never_names(story, judge, tmp_path):
+    events = [body for body in story.events if story.made.id.encode() not in body]
+    story.write(tmp_path / "p.zip", events=events)
+    assert "audit.no-event" in codes(judge(tmp_path / "p.zip"))
+
+
+def test_an_event_that_tells_another_story_about_an_approval(story, judge, tmp_path):
+    events = [
+        body.replace(b'"decision":"approve"', b'"decision":"reject"') for body in story.events
+    ]
+    story.write(tmp_path / "p.zip", events=events)
+    report = judge(tmp_path / "p.zip")
+    assert "tells another story" in " ".join(f.message for f in report.findings)
+
+
+OTHERWISE = {  # what is told of the decision -> what the log says of it
+    "another outcome": {"outcome": Outcome.ROLLBACK},
+    "another action": {"action": "rollback"},
+    "another number": {"numbers": {"e": 2.5}},
+    "another rollout": {"rollout": "01HOTHER"},
+}
+
+
+@pytest.mark.parametrize("told", OTHERWISE.values(), ids=OTHERWISE)
+def test_a_decision_that_the_log_tells_otherwise(story, judge, tmp_path, told):
+    decision = msgspec.structs.replace(story.decision, **told)
+    story.write(tmp_path / "p.zip", decisions=[decision])
+    assert codes(judge(tmp_path / "p.zip")) == {"audit.told-otherwise"}
+
+
+MOVES = {"stable": "sha256:" + "5" * 64, "weight_bp": 500, "seq": 2, "environment": "staging"}
+
+
+@pytest.mark.parametrize(("key", "value"), MOVES.items(), ids=MOVES)
+def test_a_live_move_that_the_log_tells_otherwise(story, judge, tmp_path, key, value):
+    move = msgspec.structs.replace(story.move, **{key: value})
+    story.write(tmp_path / "p.zip", moves=[move])
+    report = judge(tmp_path / "p.zip")
+    assert {(f.code, f.file) for f in report.findings} == {("audit.no-event", "live.json")}
+
+
+def test_a_release_whose_key_has_expired_since_holds_at_the_time_of_the_log(
+    story, key_ring, trust, tmp_path
+):
+    late = story.now + timedelta(days=3000)
+    later = msgspec.structs.replace(
+        trust,
+        expires=late + timedelta(days=1),
+        keys=tuple(
+            msgspec.structs.replace(key, not_after=late) if "log" in key.roles else key
+            for key in trust.keys
+        ),
+    )
+    story.write(tmp_path / "p.zip")
+    assert verify_pack(tmp_path / "p.zip", later, now=late).findings == ()
+
+
+def test_a_tampered_release_folder_is_found_inside_the_pack(story, judge, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(story.made.folder, folder)
+    (folder / "model/model.onnx").write_bytes(b"other")
+    story.write(tmp_path / "p.zip", release_folders=[folder])
+    report = judge(tmp_path / "p.zip")
+    short = digests.short(story.made.id)
+    assert ("releases.tampered", f"releases/{short}/model/model.onnx") in {
+        (f.code, f.file) for f in report.findings
+    }
