@@ -46,7 +46,7 @@ def main(*, quick: bool) -> int:
         ("falaj --help", "bare python", 6.0),
         ("falaj --help", "mlflow --help", 0.05),
         ("falaj --help", "zenml --help", 0.05),
-        ("import falaj", "bare python", 2.0),
+        ("import falaj", "bare python", 3.0),
         ("import falaj", "import mlflow", 0.05),
         ("import falaj", "import zenml", 0.05),
         ("falaj status", "bare python", 45.0),

@@ -71,7 +71,8 @@ def table_of(setting: Setting) -> str:
 def row(setting: Setting) -> str:
     key = setting.path.rpartition(".")[2]
     default = setting.default if setting.default in ("required", "none") else f"`{setting.default}`"
-    return f"| `{key}` | {setting.kind} | {default} | {setting.about} |"
+    cells = (f"`{key}`", setting.kind, default, setting.about)
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ fi
 host=${PYTHON:-python3}
 py=.venv/bin/python
 
-wanted() { cat requirements/uv.txt "requirements/$1.txt" requirements/install.sh pyproject.toml | cksum; }
+wanted() { cat requirements/uv.txt requirements/sdist.txt "requirements/$1.txt" requirements/install.sh pyproject.toml | cksum; }
 fresh() { [ -x $py ] && [ -f ".venv/falaj-$1" ] && [ "$(cat ".venv/falaj-$1")" = "$(wanted "$1")" ]; }
 say() { printf '%s\n' "$*" >&2; }
 
@@ -49,16 +49,15 @@ fi
 rm -f .venv/falaj-*
 say "Installing requirements/$kind.txt, every file checked against its hash ..."
 quiet_pip() { $py -m pip --quiet --disable-pip-version-check install "$@"; }
-with_uv() {
+# A hash that does not hold ends it here; pip is for machines where uv itself is not to be had.
+if quiet_pip --require-hashes -r requirements/uv.txt && .venv/bin/uv --version >/dev/null; then
     # The system's certificates: many houses have an authority of their own.
-    quiet_pip --require-hashes -r requirements/uv.txt &&
-        UV_SYSTEM_CERTS=true .venv/bin/uv --quiet pip sync --python $py --require-hashes \
-            --compile-bytecode "requirements/$kind.txt" &&
-        .venv/bin/uv --quiet pip install --python $py --offline --no-build-isolation --no-deps --editable .
-}
-if ! with_uv; then
-    say "uv could not do it; going on with pip, which is slower."
-    quiet_pip --require-hashes -r "requirements/$kind.txt"
+    UV_BUILD_CONSTRAINT=requirements/sdist.txt UV_SYSTEM_CERTS=true .venv/bin/uv --quiet pip sync \
+        --python $py --require-hashes --compile-bytecode "requirements/$kind.txt"
+    .venv/bin/uv --quiet pip install --python $py --offline --no-build-isolation --no-deps --editable .
+else
+    say "uv is not to be had; going on with pip, which is slower."
+    quiet_pip --use-pep517 --require-hashes -r "requirements/$kind.txt"
     quiet_pip --no-build-isolation --no-deps --editable .
 fi
 $py -m compileall -q src

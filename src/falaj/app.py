@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from time import monotonic
+from typing import TYPE_CHECKING, Final
 
-from falaj.access.service import Access
-from falaj.base import time
+from falaj.access.service import WORKER, Access
+from falaj.base import ids, time
 from falaj.base.errors import FalajError
 from falaj.base.files import write_atomic
-from falaj.facts.access import Resource, ResourceKind
+from falaj.facts.access import Action, Resource, ResourceKind
 from falaj.facts.changes import Change
 from falaj.facts.releases import Release
 from falaj.links.files.blobs import FileBlobs
@@ -23,13 +24,19 @@ from falaj.links.local.probe import LocalProber
 from falaj.links.local.target import LocalTarget
 from falaj.links.python.environment import read_environment
 from falaj.links.sql.store import SqlStore
-from falaj.links.stepcache.cache import SqliteStepCache
+from falaj.links.stepcache.cache import FileStepCache
 from falaj.ports.ground import Ground
+
+if TYPE_CHECKING:
+    from falaj.journeys.retrain import Due
+    from falaj.journeys.watch import Watch
 
 __all__ = ["STATE", "Works", "find_root"]
 
 STATE: Final = ".falaj"
 FILE: Final = "falaj.toml"
+WATCH_EVERY_S: Final = 2.0
+LEASE_S: Final = 300.0  # a retraining's step may take that long
 
 
 def find_root(start: Path) -> Path:
@@ -61,6 +68,9 @@ class Works:
 
     def __init__(self, ground: Ground, access: Access, store: SqlStore) -> None:
         self.ground, self.access, self._store = ground, access, store
+        self.name = f"worker-{ids.new()}"
+        self._watch: Watch | None = None
+        self._watched = 0.0
 
     @classmethod
     def open(cls, root: Path, *, tell: Callable[[str], None] = silent) -> Works:
@@ -77,7 +87,7 @@ class Works:
             project=project,
             store=store,
             blobs=blobs,
-            cache=SqliteStepCache(state / "cache.db"),
+            cache=FileStepCache(state / "cache.db"),
             keys=keys,
             targets={"local": LocalTarget(state / "targets")},
             codecs=codecs(),
@@ -95,6 +105,71 @@ class Works:
 
     def close(self) -> None:
         self._store.close()
+
+    def turn(self) -> list[str]:
+        """One turn over everything that waits. Whatever it leaves is found by the next turn."""
+        from falaj.journeys import roll_out
+        from falaj.journeys.watch import Watch
+
+        self._watch = self._watch or Watch(self.ground)
+        done = roll_out.reconcile(self.ground, self.name, self._watch.strata)
+        if monotonic() - self._watched >= WATCH_EVERY_S:
+            lease = self.ground.store.take("monitors", self.name, LEASE_S)
+            if lease is not None:
+                done += self._watch.turn()
+                done += self.learn()
+            self._watched = monotonic()
+        self.ground.store.integrate()
+        return done
+
+    def learn(self) -> list[str]:
+        """Propose a retraining where one is due, or bring one a step further."""
+        from falaj.journeys import retrain
+
+        proposal = retrain.propose(self.ground)
+        if proposal is not None:
+            return [f"retraining proposed: {proposal.reason}"]
+        due = retrain.due(self.ground)
+        if due is None:
+            return []
+        try:
+            return [f"retraining: {self._step(due)}"]
+        except FalajError as error:
+            retrain.record(self.ground, due.proposal, verdict="error", reason=str(error))
+            return [f"retraining ended: {error}"]
+
+    def _step(self, due: Due) -> str:
+        """One step of a proposal, by the journey that it belongs to."""
+        from falaj.journeys import gate, promote, retrain, train
+
+        ground, proposal = self.ground, due.proposal
+        permit = self.access.permit(
+            self.access.principal(WORKER),
+            Action.RETRAIN,
+            Resource(kind=ResourceKind.PROJECT, id=ground.name),
+        )
+        if due.step is retrain.Step.RUN:
+            run = train.run(ground, permit, due.parameters, trigger=f"alert:{due.alert.id}")
+            retrain.record(ground, proposal, run=run.id)
+            return f"run {run.id}"
+        if due.step is retrain.Step.GATE:
+            report = gate.check(ground, permit, proposal.run, due.alert.environment)
+            retrain.record(ground, proposal, verdict=str(report.verdict))
+            return f"gates say {report.verdict}"
+        if due.step is retrain.Step.RELEASE:
+            release = promote.release(ground, permit, proposal.run, "")
+            retrain.record(ground, proposal, release=release.id)
+            return f"release {release.version}"
+        change = promote.open_change(
+            ground,
+            permit,
+            proposal.release,
+            due.alert.environment,
+            reason=due.alert.title,
+            proposed=True,
+        )
+        retrain.record(ground, proposal, change=change.id)
+        return f"{change.id} waits for people"
 
     def resource(self, kind: ResourceKind, id: str) -> Resource:
         """The resource with what the policy wants to know about it. Raises NotFound."""

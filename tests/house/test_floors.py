@@ -114,7 +114,7 @@ def test_help_is_cheap(bare):
 HEAVY = {  # package -> where it may be imported at all
     "scipy": (),
     "pandas": (),
-    "polars": ("data/", "links/frames/", "pipelines/model.py", "base/frames.py"),
+    "polars": ("data/", "links/frames/", "pipelines/model.py", "base/frames.py", "journeys/"),
     "sklearn": ("links/frames/", "pipelines/", "evaluation/"),
     "skl2onnx": ("links/frames/", "pipelines/"),
 }

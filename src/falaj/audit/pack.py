@@ -128,7 +128,7 @@ What it holds
   information/trust.json public keys, for information only
 
 How to check it, on any machine, without a network
-  falaj evidence verify PACK.zip --trust TRUST.json
+  falaj verify PACK.zip --trust TRUST.json
 
 The file TRUST.json must come to you on another way than this pack: whoever could change the pack
 could change the keys inside it too.
@@ -138,7 +138,7 @@ in-toto v1. Log: Merkle tree of RFC 6962 over the lines of events.jsonl.
 
 INTRODUCTION: Final = (
     "This page shows what the pack holds; whether it is genuine is told by "
-    "<code>falaj evidence verify</code> with a trust root that came to you separately."
+    "<code>falaj verify</code> with a trust root that came to you separately."
 )
 STYLE: Final = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"

@@ -262,8 +262,8 @@ class Check:
                 entry.keys() != {"sig", "keyid"} for entry in envelope["signatures"]
             ):
                 raise dsse.BadEnvelope("holds fields that nobody signs")
-            bundle.exact64(envelope["signatures"][0]["sig"])
-            if bundle.exact64(envelope["payload"]) != sealed:
+            dsse.decode(envelope["signatures"][0]["sig"])
+            if dsse.decode(envelope["payload"]) != sealed:
                 self.say("audit.changed", MANIFEST, "manifest.json is not what was sealed")
         except (canonical.NotCanonical, dsse.BadEnvelope) as error:
             self.say("audit.seal", SEAL, f"manifest.dsse.json: {error}")

@@ -101,12 +101,16 @@ def open_envelope(envelope: object, keys: Mapping[str, bytes], *, kind: str = ST
 
 
 def decode(text: str) -> bytes:
+    """Base64 in its one spelling: unused bits of the last sign must be zero."""
     if len(text) > MAX_BYTES:
         raise BadEnvelope("larger than 16 MiB")
     try:
-        return base64.b64decode(text, validate=True)
+        raw = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError):
         raise BadEnvelope("base64 is damaged") from None
+    if base64.b64encode(raw).decode() != text:
+        raise BadEnvelope("base64 is not in its one spelling")
+    return raw
 
 
 def verify(public: bytes, signature: bytes, message: bytes) -> bool:

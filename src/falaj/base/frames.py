@@ -113,7 +113,7 @@ class _Column:
         unit: str = series.dtype.time_unit  # type: ignore[attr-defined]
         ticks = series.to_physical()
         if unit == "ns":
-            if (ticks % 1000).fill_null(0).any():
+            if (ticks % 1000 != 0).any():
                 raise LossyTime(f"column {self.name!r} has times finer than a microsecond")
             return ticks // 1000
         return ticks * TO_US[unit]

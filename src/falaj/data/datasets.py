@@ -95,12 +95,7 @@ class DatasetHandle:
         key = digests.of_bytes(asked.encode())
         kept = self._memo.memo(MEMO, key) if self._memo else None
         if kept is None:
-            frame = self.scan()
-            content = frames.content_of(frame)
-            found: list[Any] = [
-                *(content.content, frames.schema_of(frame)),
-                *(content.columns, content.rows),
-            ]
+            found = self._identity()
             if self._memo:
                 self._memo.remember(MEMO, key, json.dumps(found))
         else:
@@ -118,15 +113,32 @@ class DatasetHandle:
             at=self._clock(),
         )
 
+    def _identity(self) -> list[Any]:
+        try:
+            frame = self.scan()
+            content = frames.content_of(frame)
+            schema = frames.schema_of(frame)
+        except (frames.LossyTime, frames.Unhashable) as error:
+            raise FalajError(
+                "data.no-identity",
+                f"dataset {self._name}: {error}",
+                fix="store the column in another type, such as timestamps in microseconds",
+            ) from None
+        except pl.exceptions.PolarsError as error:
+            raise _unreadable_file(self._name, self.source, error) from None
+        return [content.content, schema, content.columns, content.rows]
+
     @cached_property
     def _typed(self) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
         """CSV rows with the contract's types, and what could not be read as such."""
         nulls = list(self.null_values)
-        files = [
-            pl.read_csv(_csv_bytes(path), null_values=nulls, infer_schema=False)
-            for path in self.files.values()
-        ]
-        texts = pl.concat(files)
+        try:
+            texts = pl.concat(
+                pl.read_csv(_csv_bytes(path), null_values=nulls, infer_schema=False)
+                for path in self.files.values()
+            )
+        except (pl.exceptions.PolarsError, zipfile.BadZipFile, OSError, EOFError) as error:
+            raise _unreadable_file(self._name, self.source, error) from None
         table = self.contract.table(self._name) if self.contract else None
         promised = {p.name: p for p in table.properties} if table else {}
         casts = {
@@ -137,6 +149,16 @@ class DatasetHandle:
         }
         typed = texts.select(cast.alias(name) for name, cast in casts.items())
         return typed, _unreadable(texts, typed, promised)
+
+
+def _unreadable_file(name: str, source: str, error: Exception) -> FalajError:
+    reason = str(error).strip().splitlines() or [type(error).__name__]
+    return FalajError(
+        "data.unreadable-file",
+        f"dataset {name}: {source} cannot be read",
+        why=reason[0][:300],
+        fix="mend the file; several files need the same columns",
+    )
 
 
 def _unreadable(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
@@ -627,8 +628,9 @@ class _Reader:
         import polars as pl
 
         try:
+            _refuse_queries(value)
             pl.sql_expr(value)
-        except pl.exceptions.PolarsError as error:
+        except (pl.exceptions.PolarsError, ValueError) as error:
             self.problem(
                 "contract-expression",
                 f"implementation: {value!r} is no condition on columns",
@@ -694,6 +696,14 @@ class _Reader:
     def names(self, found: dict[str, yaml.Node], key: str) -> list[str]:
         value = self.value(found[key]) if key in found else []
         return [str(item) for item in (value if isinstance(value, list) else [value])]
+
+
+def _refuse_queries(expression: str) -> None:
+    """Refuse what could read something else. Polars parses sub-selects, also those of files."""
+    bare = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", "", expression)
+    found = re.search(r"\b(select|read_\w+|scan_\w+|union|with|table)\b", bare, re.IGNORECASE)
+    if found:
+        raise ValueError(f"{found.group(0)} is not allowed in a condition")
 
 
 _WORDS: Final = {bool: "true or false", str: "text", int: "a whole number", float: "a number"}

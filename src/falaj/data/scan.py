@@ -290,9 +290,16 @@ class _Scan:
             try:
                 counts[check] = query.collect(engine="streaming").item()
             except pl.exceptions.PolarsError as failed:
-                reason = str(failed).strip().splitlines()[0]
-                self._settle(by_id[check], Verdict.ERROR, f"cannot be computed: {reason}")
+                self._settle(by_id[check], Verdict.ERROR, self._told(by_id[check], failed))
         return counts
+
+    def _told(self, check: Check, error: pl.exceptions.PolarsError) -> str:
+        """Polars quotes values in its messages: they are shown for open columns only."""
+        open_classes = {Classification.PUBLIC, Classification.INTERNAL}
+        kinds = {self.masks.classes.get(n, self.masks.default) for n in self._columns(check)}
+        if not kinds <= open_classes:
+            return f"cannot be computed ({type(error).__name__})"
+        return f"cannot be computed: {str(error).strip().splitlines()[0]}"
 
     # -- verdicts --------------------------------------------------------------------------------
 

@@ -41,6 +41,7 @@ def validate(
             fix='say what it promises: contract = "contracts/....odcs.yaml" in falaj.toml',
         )
     table = contract.table(dataset.name)
+    version = dataset.version
     checks = checks_of(contract, dataset.name)
     wanted = {check.said["dataset"] for check in checks if check.kind == "reference"}
     given = references or {}
@@ -59,7 +60,7 @@ def validate(
     )
     return ContractReport(
         dataset=dataset.name,
-        version=dataset.version.content,
+        version=version.content,
         contract=contract.digest,
         results=results,
     )

@@ -15,6 +15,7 @@ class FeatureDrift(Fact, frozen=True, kw_only=True):
     """One feature in one window. Violated = statistically real and practically large.
 
     psi_null: 99 % quantile without drift. psi_limit: practical limit, at least 0.10.
+    p: adjusted over the features of the window; 1 where it was not asked (inconclusive).
     """
 
     feature: str
@@ -53,7 +54,7 @@ class Alert(Fact, frozen=True, kw_only=True):
     """A violation that somebody has to see. `evidence`: windows and numbers behind it."""
 
     id: str
-    kind: str  # drift | rollback | verification
+    kind: str  # drift | labels | rollback | verification
     environment: str
     model: str
     release: str
@@ -84,6 +85,8 @@ class MonitorState(Fact, frozen=True, kw_only=True):
 
     offsets: spool file -> bytes taken. open: window start -> counts so far (summaries as JSON).
     Written in the same transaction as the windows that it closes, so no row counts twice.
+    latest: newest event time seen. late: rows of windows that were closed before. skipped: rows
+    that could not be counted. guard: state of the e-process on wrong answers.
     """
 
     id: str  # `<environment>/<model>/<monitor>`
@@ -91,3 +94,7 @@ class MonitorState(Fact, frozen=True, kw_only=True):
     offsets: dict[str, int] = {}
     open: dict[str, Any] = {}
     closed_until: Instant | None = None
+    latest: Instant | None = None
+    late: int = 0
+    skipped: int = 0
+    guard: dict[str, Any] = {}

@@ -138,7 +138,11 @@ class BiasTable(Fact, frozen=True, kw_only=True):
 class RobustnessTable(Fact, frozen=True, kw_only=True):
     missing: Annotated[
         tuple[Words, ...],
-        _is("Columns or patterns (`dep_*`) that are taken away, one after another.", min_length=1),
+        _is(
+            "What is taken away, one element after another: a column, a pattern such as `dep_*`, or "
+            "several of them joined by `|`, as when a whole feed is lost.",
+            min_length=1,
+        ),
     ]
     max_drop: Annotated[float, _share("Largest loss of the quality metric for each.")] = 0.05
 

@@ -203,7 +203,11 @@ def roll_back(ground: Ground, permit: Permit, environment: str, model: str, why:
 
 
 def way_back(ground: Ground, environment: str, model: str) -> tuple[LiveMove, Release]:
-    moves = ground.store.find(LiveMove, environment=environment, **only(model))
+    moves = [
+        move
+        for move in ground.store.find(LiveMove, environment=environment)
+        if model in ("", move.model)
+    ]
     if not moves:
         raise NotFound("rollouts.nothing-live", f"nothing is live in {environment}")
     now_live = moves[0]
@@ -531,18 +535,14 @@ def look(ground: Ground, kept: Kept[Rollout], lease: Lease, labels: Labels) -> l
 
 
 def active(unit: Unit, environment: str, model: str) -> Rollout | None:
-    for rollout in unit.find(Rollout, environment=environment, **only(model)):
-        if rollout.phase not in rules.FINAL:
+    for rollout in unit.find(Rollout, environment=environment):
+        if model in ("", rollout.model) and rollout.phase not in rules.FINAL:
             return rollout
     return None
 
 
 def newest_live(unit: Unit, environment: str, model: str) -> LiveMove | None:
     return next(iter(unit.find(LiveMove, environment=environment, model=model, limit=1)), None)
-
-
-def only(model: str) -> dict[str, str]:
-    return {"model": model} if model else {}
 
 
 def event_of(ground: Ground, actor: str, rollout: Rollout, type: str) -> Any:

@@ -81,7 +81,7 @@ def must_hold(ground: Ground) -> None:
 
 
 def is_promise(result: CheckResult) -> bool:
-    return result.details.get("severity", "error") == "error"
+    return bool(result.details.get("severity", "error") == "error")
 
 
 def told(result: CheckResult) -> Any:

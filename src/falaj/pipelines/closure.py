@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,7 +21,7 @@ from typing import Any, Final, TypeAlias
 
 from falaj.ports.cache import Memo
 
-__all__ = ["Closure", "Scanner"]
+__all__ = ["Closure", "Scanner", "is_inside"]
 
 MEMO: Final = f"closure1-{sys.version_info.major}.{sys.version_info.minor}"  # ast.dump differs
 NAME_LIKE: Final = re.compile(r"[A-Za-z_][\w.:]*")
@@ -35,6 +36,11 @@ LOADERS: Final = frozenset(
     ("spec_from_file_location", "SourceFileLoader", "run_path", "run_module", "exec_module")
 )
 COMPILED: Final = (".so", ".pyd")
+
+INSTALLED: Final = ("site-packages", "dist-packages")
+LIBRARY: Final = tuple(
+    {os.path.realpath(sysconfig.get_path(kind)) + os.sep for kind in ("stdlib", "platstdlib")}
+)
 
 Import: TypeAlias = tuple[int, str, tuple[str, ...]]  # level, module, names
 
@@ -90,9 +96,14 @@ class Scanner:
         self._sources: dict[str, Source] = {}
         self._listed: dict[str, frozenset[str]] = {}
 
-    def closure(self, file: str | Path, step: str) -> Closure:
-        """The code of step function `step` in `file`. Raises SyntaxError for a broken file."""
+    def closure(self, file: str | Path, step: str, *, also: str | Path | None = None) -> Closure:
+        """The code of step function `step` in `file`.
+
+        also: the file where it was made a step, when a decorator hides its home.
+        """
         walk = _Walk(self, _real(file), step)
+        if also is not None:
+            walk.start(_real(also))
         return walk.closure()
 
     def digest(self, file: str) -> str:
@@ -111,8 +122,7 @@ class Scanner:
     def is_project(self, file: str) -> bool:
         """Whether a loaded module's file is the project's code, not an installed package."""
         real = _real(file)
-        inside = any(real.startswith(root + os.sep) for root in self.roots)
-        return inside and "site-packages" not in real
+        return is_inside(real, [root + os.sep for root in self.roots])
 
     def source(self, file: str) -> Source:
         if file not in self._sources:
@@ -169,13 +179,20 @@ class _Walk:
         self.scanner = scanner
         self.entry = entry
         self.step = step
-        self.found: dict[str, str] = {entry: ""}
-        self.todo = [entry]
+        self.found: dict[str, str] = {}
+        self.todo: list[str] = []
         self.mentions: set[str] = set()
         self.waiting: dict[str, list[Piece]] = {}
         self.everything = False
         self.dynamic = False
-        for name in scanner.resolve(".".join(scanner.package(entry))):
+        self.start(entry)
+
+    def start(self, file: str) -> None:
+        """Begin at a file, with the packages that it lies in."""
+        if not Path(file).is_file():
+            return  # made by exec: its text is part of the file that made it
+        self._reach(file, "")
+        for name in self.scanner.resolve(".".join(self.scanner.package(file))):
             self._reach(name, "")
 
     def closure(self) -> Closure:
@@ -528,6 +545,13 @@ def _join(hexes: Any) -> str:
 
 def _bytes_digest(file: str) -> str:
     return hashlib.sha256(Path(file).read_bytes()).hexdigest()
+
+
+def is_inside(file: str, roots: Sequence[str]) -> bool:
+    """Whether a real path lies below a root and is neither installed nor Python's own."""
+    if any(part in file for part in INSTALLED) or file.startswith(LIBRARY):
+        return False
+    return any(file.startswith(root) for root in roots)
 
 
 def _real(path: str | Path) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import linecache
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from types import FrameType
+from types import FrameType, FunctionType
 from typing import Any, Final, Generic, Never, ParamSpec, Protocol, TypeVar, overload
 
 from falaj.base.errors import FalajError, Place
@@ -67,10 +68,11 @@ PLANNING: Final[ContextVar[Recorder | None]] = ContextVar("falaj_planning", defa
 class Step(Generic[P, R]):
     """A function that runs once per key. Called outside a plan it is the function itself."""
 
-    def __init__(self, function: Callable[P, R], options: Options) -> None:
+    def __init__(self, function: Callable[P, R], options: Options, file: str) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.options = options
+        self.file = file  # where it was made a step; a decorator may lie in another file
 
     @property
     def name(self) -> str:
@@ -147,6 +149,14 @@ def step(
     """
 
     def made(inner: Callable[..., Any]) -> Step[..., Any]:
+        frame = sys._getframe(2 if inner is function else 1)  # noqa: SLF001 the line of the decorator
+        if not isinstance(inspect.unwrap(inner), FunctionType):
+            raise FalajError(
+                "pipelines.not-a-function",
+                f"@step: got {type(inner).__name__}, expected a function",
+                place=place_of(frame, Path.cwd()),
+                fix="write a function that calls it, and make that a step",
+            )
         options = Options(
             name=name or inner.__name__,
             version=version,
@@ -157,7 +167,7 @@ def step(
             reads=(reads,) if isinstance(reads, str) else tuple(reads),
             env=(env,) if isinstance(env, str) else tuple(env),
         )
-        return Step(inner, options)
+        return Step(inner, options, frame.f_code.co_filename)
 
     return made if function is None else made(function)
 
@@ -176,7 +186,12 @@ def _span(given: str | timedelta | None) -> timedelta | None:
         return parse_span(given)
     except ValueError as error:
         place = place_of(sys._getframe(2), Path.cwd())  # noqa: SLF001 the line of the decorator
-        raise FalajError("pipelines.bad-timeout", f"timeout: {error}", place=place) from None
+        raise FalajError(
+            "pipelines.bad-timeout",
+            f"timeout: {error}",
+            place=place,
+            fix="write it as timeout='30m'",
+        ) from None
 
 
 def fields_of(kind: Any) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import inspect
 import os
 import threading
 import time
@@ -23,6 +25,7 @@ from falaj.pipelines.capture import Log, StepTimeout, captured, limited, seeded
 from falaj.pipelines.closure import Closure, Scanner
 from falaj.pipelines.codecs import choose
 from falaj.pipelines.context import RUNNING, Running
+from falaj.pipelines.declare import place_at
 from falaj.pipelines.loading import project_modules, user_places
 from falaj.pipelines.plan import (
     Argument,
@@ -90,6 +93,7 @@ class Executor:
     seed: int = 0
     on_step: OnStep | None = None
     owner: str = field(default_factory=process.owner_here)
+    remade: set[str] = field(default_factory=set)
 
     def execute(self, plan: Plan) -> Executed:
         """Run all that can run; one failure lets independent steps finish."""
@@ -143,13 +147,13 @@ class Executor:
         found: dict[str, _Ready] = {}
         findings: list[Problem] = []
         for call in plan.calls:
-            options, code = call.step.options, call.step.function.__code__
+            options, code = call.step.options, inspect.unwrap(call.step.function).__code__
             try:
                 reads = keys.reads_part(self.root, options, call.place)
             except FalajError as error:
                 findings += error.problems
                 continue
-            closure = scanner.closure(code.co_filename, call.step.function.__name__)
+            closure = scanner.closure(code.co_filename, code.co_name, also=call.step.file)
             given = {n: a for n, a in call.arguments.items() if isinstance(a, Given)}
             parts = {
                 "project": self.project,
@@ -313,6 +317,15 @@ class Executor:
 
     def _again(self, call: Call, ready: _Ready, done: Executed, plan: Plan, lost: _Lost) -> StepRun:
         """An input vanished after it was found: make it again, then this step."""
+        if lost.call in self.remade:
+            raise FalajError(
+                "pipelines.artifact-lost",
+                f"{call.id}: what {lost.call} made was stored and cannot be read back",
+                place=call.place,
+                why="it was made again, and lost again",
+                fix="look at the disk that holds the workspace's blobs",
+            )
+        self.remade.add(lost.call)
         maker = next(other for other in plan.calls if other.id == lost.call)
         made = next(step for step in done.steps if step.step == maker.id)
         self.cache.forget(made.key)
@@ -436,7 +449,7 @@ class _Attempt:
     def _read(self, argument: Argument) -> Any:
         match argument:
             case Given(value=value):
-                return value
+                return copy.deepcopy(value)
             case Bound(dataset=name):
                 return self.executor.datasets[name]
             case Ref():
@@ -496,9 +509,7 @@ class _Attempt:
             message = f"{name}: its answer cannot be stored: {_brief(error)}"
         elif isinstance(error, SystemExit):
             message = f"{name}: called exit with {error.code!r}"
-        own = self.call.step.function.__code__
-        from falaj.pipelines.declare import place_at
-
+        own = inspect.unwrap(self.call.step.function).__code__
         home = place_at(own.co_filename, own.co_firstlineno, self.executor.root, own.co_name)
         lines = [
             f"{place.file}:{place.line} {place.note}  {place.excerpt[0][1] if place.excerpt else ''}"

@@ -7,13 +7,16 @@ import importlib.abc
 import importlib.machinery
 import os
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 from falaj.base.errors import FalajError, Place, Problem
+from falaj.pipelines.closure import is_inside
 from falaj.pipelines.declare import Pipeline, place_at
 
 __all__ = ["load_pipeline", "project", "project_modules"]
@@ -34,13 +37,9 @@ class _Finder(importlib.abc.MetaPathFinder):
         spec = importlib.machinery.PathFinder.find_spec(name, path, target)
         if spec and spec.origin and isinstance(spec.loader, importlib.machinery.SourceFileLoader):
             real = os.path.realpath(spec.origin)
-            if _inside(real, self.roots):
+            if is_inside(real, self.roots):
                 spec.loader = _Fresh(name, spec.origin)
         return spec
-
-
-def _inside(file: str, roots: Sequence[str]) -> bool:
-    return any(file.startswith(root) for root in roots) and "site-packages" not in file
 
 
 def project_modules(roots: Sequence[Path]) -> dict[str, str]:
@@ -51,14 +50,27 @@ def project_modules(roots: Sequence[Path]) -> dict[str, str]:
         file = getattr(module, "__file__", None)
         if isinstance(file, str):
             real = os.path.realpath(file)
-            if _inside(real, starts):
+            if is_inside(real, starts):
                 found[name] = real
     return found
 
 
+# sys.path, sys.modules and the seeds belong to the whole process.
+ONE_AT_A_TIME: Final = threading.RLock()
+
+
 @contextmanager
 def project(roots: Sequence[Path]) -> Iterator[None]:
-    """Make the project importable, with its modules read anew; everything is put back after."""
+    """Make the project importable, with its modules read anew; everything is put back after.
+
+    One thread at a time: another one waits.
+    """
+    with ONE_AT_A_TIME, _imported_anew(roots):
+        yield
+
+
+@contextmanager
+def _imported_anew(roots: Sequence[Path]) -> Iterator[None]:
     kept_path = list(sys.path)
     starts = [os.path.realpath(root) + os.sep for root in roots]
     kept = {name: sys.modules.pop(name) for name in _ours(starts)}
@@ -84,10 +96,10 @@ def _ours(starts: Sequence[str]) -> list[str]:
             continue
         file = getattr(module, "__file__", None)
         if isinstance(file, str):
-            inside = _inside(os.path.realpath(file), starts)
+            inside = is_inside(os.path.realpath(file), starts)
         else:
             inside = any(
-                _inside(os.path.realpath(part) + os.sep, starts)
+                is_inside(os.path.realpath(part) + os.sep, starts)
                 for part in getattr(module, "__path__", None) or ()
             )
         if inside:
@@ -143,10 +155,17 @@ def _module(name: str, root: Path) -> ModuleType:
             place=place,
             fix="mend the line",
         ) from None
-    except FalajError:
-        raise
+    except FalajError as error:
+        raise FalajError.of(tuple(_inside_project(p, root) for p in error.problems)) from None
     except Exception as error:
         raise _broken(name, error, root) from None
+
+
+def _inside_project(problem: Problem, root: Path) -> Problem:
+    """A decorator does not know the project: name its place from the project's folder."""
+    if problem.place is None:
+        return problem
+    return replace(problem, place=replace(problem.place, file=_named(problem.place.file, root)))
 
 
 def _broken(name: str, error: Exception, root: Path) -> FalajError:
@@ -171,7 +190,7 @@ def user_places(error: BaseException, root: Path) -> list[Place]:
     start = [os.path.realpath(root) + os.sep]
     while trace is not None:
         file = trace.tb_frame.f_code.co_filename
-        if _inside(os.path.realpath(file), start):
+        if is_inside(os.path.realpath(file), start):
             found.append(place_at(file, trace.tb_lineno, root, trace.tb_frame.f_code.co_name))
         trace = trace.tb_next
     return found

@@ -539,7 +539,9 @@ def value_problem(value: Any, kind: Any) -> str:
 def parse_value(value: Any, kind: Any) -> Any:
     """Read a parameter from TOML or from the text of `--param`. Raises ValueError or msgspec's."""
     if isinstance(value, str) and kind is not str:
-        options = [p for p in typing.get_args(kind) if p is not type(None)] or [kind]
+        options = [kind]
+        if typing.get_origin(kind) in {typing.Union, types.UnionType}:
+            options = [part for part in typing.get_args(kind) if part is not type(None)]
         if _is_compound(options[0]) and value[:1] in {"[", "{", '"'}:
             return msgspec.json.decode(value, type=kind)
         return msgspec.convert(value, type=kind, strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Protocol
 
 from falaj.facts.serving import Counts, Desired, Observed
@@ -25,6 +26,9 @@ class Target(Protocol):
 
     def counts(self, environment: str, rollout: str) -> list[Counts]:
         """Cumulative counts that the servers have written for one rollout, any order."""
+
+    def spool(self, environment: str) -> Path:
+        """A local folder with what the servers left: log, ground truth, counts, boot records."""
 
     def stop(self, environment: str) -> None:
         """End all processes of the environment. Not an error when there are none."""

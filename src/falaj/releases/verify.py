@@ -31,6 +31,7 @@ __all__ = [
     "load_verified",
     "look_again",
     "read_manifest",
+    "refusal",
     "scan",
     "verify_release",
 ]

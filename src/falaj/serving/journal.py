@@ -52,14 +52,21 @@ def append(path: Path, data: bytes) -> None:
 
 
 class CountsFile:
-    """`counts-<boot>.jsonl`: cumulative lines; rewritten to the newest ones when it grows."""
+    """`counts-<boot>-<n>.jsonl`: cumulative lines; a grown file gives way to one of the newest."""
 
-    def __init__(self, folder: Path, boot: str) -> None:
-        self.path = folder / f"counts-{boot}.jsonl"
-        self.compact_at = COUNTS_SIZE
+    def __init__(self, folder: Path, boot: str, *, size: int = COUNTS_SIZE) -> None:
+        self.folder = folder
+        self.boot = boot
+        self.number = 0
+        self.size = size
+        self.compact_at = size
         self.waiting: list[Counts] = []
         self.failed = 0
         self.torn = False
+
+    @property
+    def path(self) -> Path:
+        return self.folder / f"counts-{self.boot}-{self.number:06d}.jsonl"
 
     def write(self, changed: list[Counts]) -> None:
         """Lines that could not be written (disk full) wait for the next call."""
@@ -83,8 +90,12 @@ class CountsFile:
     def _compact(self) -> None:
         kept = spool.newest(mark.fact for mark in spool.counts_in(self.path))
         data = b"".join(encode(line) + b"\n" for line in kept.values())
+        # A new name, not the old one: inodes are used again, so nothing else tells files apart.
+        old = self.path
+        self.number += 1
         write_atomic(self.path, data)
-        self.compact_at = max(COUNTS_SIZE, 2 * len(data))
+        old.unlink()
+        self.compact_at = max(self.size, 2 * len(data))
 
 
 class LogFile:

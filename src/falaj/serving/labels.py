@@ -130,32 +130,34 @@ class LabelFile:
         for mark in spool.labels(self.folder, self.positions):
             self.positions[mark.name] = mark.offset
             self._remember(mark.fact)
-        fresh = []
+        fresh: dict[tuple[str, int, str], LabelRow] = {}
         for row in rows:
-            if self.values.get((row.request, row.row, row.source)) != row.value:
-                fresh.append(row)
-                self._remember(row)
+            key = (row.request, row.row, row.source)
+            old = fresh[key].value if key in fresh else self.values.get(key)
+            if old != row.value:
+                fresh[key] = row
         if fresh:
-            handle = os.open(
-                self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640
-            )
-            try:
-                data = b"".join(msgspec.json.encode(row) + b"\n" for row in fresh)
-                size = os.fstat(handle).st_size
-                try:
-                    view = memoryview(data)
-                    while view:
-                        view = view[os.write(handle, view) :]
-                    os.fsync(handle)
-                except OSError:
-                    # Half a line must not stay in front of later ones; and nothing was promised.
-                    os.ftruncate(handle, size)
-                    for row in fresh:
-                        self.values.pop((row.request, row.row, row.source), None)
-                    raise
-            finally:
-                os.close(handle)
+            self._append(b"".join(msgspec.json.encode(row) + b"\n" for row in fresh.values()))
+            # Only what is on disk is remembered: a retry after an error must write again.
+            for row in fresh.values():
+                self._remember(row)
         return len(fresh)
+
+    def _append(self, data: bytes) -> None:
+        handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        try:
+            size = os.fstat(handle).st_size
+            try:
+                view = memoryview(data)
+                while view:
+                    view = view[os.write(handle, view) :]
+                os.fsync(handle)
+            except OSError:
+                # Half a line must not stay in front of later ones; and nothing was promised.
+                os.ftruncate(handle, size)
+                raise
+        finally:
+            os.close(handle)
 
     def _remember(self, row: LabelRow) -> None:
         if len(self.values) >= REMEMBERED:

@@ -37,14 +37,20 @@ class EngineFailed(Exception):
 
 
 class Outputs:
-    """Outputs of a batch as flat Python lists, one an output tensor, in schema order."""
+    """Outputs of a batch as flat Python lists, one an output tensor, in schema order.
 
-    __slots__ = ("flats", "n", "widths")
+    tails: shape behind the row axis as JSON writes it, such as `,2`; empty for vectors.
+    """
 
-    def __init__(self, n: int, flats: list[list[Any]], widths: list[int]) -> None:
+    __slots__ = ("flats", "n", "tails", "widths")
+
+    def __init__(
+        self, n: int, flats: list[list[Any]], widths: list[int], tails: list[bytes]
+    ) -> None:
         self.n = n
         self.flats = flats
         self.widths = widths
+        self.tails = tails
 
     def row(self, index: int) -> list[Any]:
         """All outputs of one row in schema order."""
@@ -59,7 +65,8 @@ class Outputs:
         if first == 0 and n == self.n:
             return self
         pairs = zip(self.flats, self.widths, strict=True)
-        return Outputs(n, [f[first * w : (first + n) * w] for f, w in pairs], self.widths)
+        flats = [flat[first * width : (first + n) * width] for flat, width in pairs]
+        return Outputs(n, flats, self.widths, self.tails)
 
 
 class Loaded:
@@ -79,6 +86,15 @@ class Loaded:
             and not (tensor.columns and all(column.nullable for column in tensor.columns))
         ]
         self.score_at = _score(self.outputs)
+        self.heads = [
+            b'{"name":%b,"datatype":"%b","shape":['
+            % (msgspec.json.encode(tensor.name), tensor.datatype.value.encode())
+            for tensor in self.outputs
+        ]
+        self.title = b'{"model_name":%b,"model_version":%b,' % (
+            msgspec.json.encode(manifest.model),
+            msgspec.json.encode(manifest.version),
+        )
         self.threshold = 0.5 if manifest.threshold is None else float(manifest.threshold)
         self.cost_us = (0.0, 0.0)  # a call costs first + second x rows
 
@@ -92,16 +108,18 @@ class Loaded:
             raise EngineFailed(words[0][:300]) from None
         flats: list[list[Any]] = []
         widths: list[int] = []
+        tails: list[bytes] = []
         for array, tensor in zip(found, self.outputs, strict=True):
             whole = np.asarray(array)
             if whole.shape[:1] != (n,):
                 raise EngineFailed(f"{tensor.name}: got {whole.shape} for {n} rows")
             flats.append(whole.ravel().tolist())
             widths.append(whole.size // n)
+            tails.append(b"".join(b",%d" % size for size in whole.shape[1:]))
         for at in self.strict:
             if not np.isfinite(found[at]).all():
                 raise EngineFailed(f"{self.outputs[at].name}: got NaN or infinity")
-        return Outputs(n, flats, widths)
+        return Outputs(n, flats, widths, tails)
 
     def score(self, outputs: Outputs, row: int) -> float | None:
         """Return the one number that decides: probability of the last class, or the value."""
@@ -201,7 +219,7 @@ def _probe(loaded: Loaded, path: Path) -> None:
         asked = [_row(loaded, row) for row in rows]
         wanted = [[float(x) for x in (y if isinstance(y, list) else [y])] for y in expected]
         if len(asked) != len(wanted):
-            raise ValueError("as many outputs as inputs are due")  # noqa: TRY301 -- one handler
+            raise ValueError("as many outputs as inputs are due")
     except (msgspec.MsgspecError, KeyError, TypeError, ValueError, AttributeError) as error:
         words = f"{PROBES}: cannot be read: {error}"
         raise Unverified("serving.probes", words, fix="build the release again") from None
@@ -234,7 +252,7 @@ def _row(loaded: Loaded, row: list[Any]) -> Rows:
     if len(numbers) != matrix.shape[1]:
         raise ValueError(f"got {len(numbers)} values in a row, expected {matrix.shape[1]}")
     holes = [math.nan if x is None else float(x) for x in numbers]
-    return Rows(1, len(holes), numbers, struct.pack(f"{len(holes)}f", *holes))
+    return Rows(1, len(holes), numbers, struct.pack(f"<{len(holes)}f", *holes))
 
 
 def _names(inputs: tuple[Tensor, ...]) -> list[str]:

@@ -56,7 +56,7 @@ class Refusal(Exception):
 class Rows:
     """Checked inputs of one request.
 
-    packed: the one FP32 matrix of the model as native float32 bytes, else None.
+    packed: the one FP32 matrix of the model as little-endian bytes, else None.
     arrays: inputs by name when `packed` is None. values: per row what was asked, for the log.
     """
 
@@ -228,16 +228,16 @@ class Reader:
         width = tensor.shape[1]
         try:
             if n <= 64:
+                # "<": the native form would turn 1e39 into infinity without a word.
                 pack = self.packers.get(n)
                 if pack is None:
-                    pack = self.packers[n] = struct.Struct(f"{n * width}f").pack
+                    pack = self.packers[n] = struct.Struct(f"<{n * width}f").pack
                 packed = pack(*holes)
             else:
-                # The struct module would overflow to an error, numpy to infinity with a warning.
                 wide = np.array(holes, np.float64)
                 if (np.abs(wide[np.isfinite(wide)]) >= FLOAT32_LARGEST).any():
                     raise OverflowError
-                packed = wide.astype(np.float32).tobytes()
+                packed = wide.astype("<f4").tobytes()
         except OverflowError:
             raise Refusal(*_too_large(tensor, holes, width)) from None
         return Rows(n, width, values, packed)
@@ -249,7 +249,7 @@ def concatenate(reader: Reader, parts: Sequence[Rows]) -> dict[str, NDArray[Any]
     if matrix is not None:
         packed = [part.packed or b"" for part in parts]
         block = packed[0] if len(packed) == 1 else b"".join(packed)
-        return {matrix.name: np.frombuffer(block, np.float32).reshape(-1, matrix.shape[1])}
+        return {matrix.name: np.frombuffer(block, "<f4").reshape(-1, matrix.shape[1])}
     if len(parts) == 1:
         return dict(parts[0].arrays or {})
     return {

@@ -7,7 +7,6 @@ position outlives the rename. Positions are plain data: keep them and go on wher
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
@@ -108,10 +107,12 @@ def labels(spool: Path, positions: Mapping[str, int] | None = None) -> Iterator[
 
 
 def counts(spool: Path, positions: Mapping[str, int] | None = None) -> Iterator[Mark]:
-    """Cumulative counts behind `positions`. A name ends with the file's inode: a compacted file
-    is a new one, read from its start; `newest` makes repeated lines harmless.
+    """Cumulative counts behind `positions`.
+
+    A grown file gives way to a new one that starts with the newest lines; `newest` makes the
+    repeated ones harmless.
     """
-    yield from _read(spool, "counts-", Counts, positions or {}, inode=True)
+    yield from _read(spool, "counts-", Counts, positions or {})
 
 
 def counts_in(path: Path, offset: int = 0) -> Iterator[Mark]:
@@ -173,16 +174,10 @@ def latencies(spool: Path) -> dict[str, dict[str, tuple[list[int], list[int]]]]:
 
 
 def _read(
-    spool: Path, prefix: str, kind: type[Any], positions: Mapping[str, int], *, inode: bool = False
+    spool: Path, prefix: str, kind: type[Any], positions: Mapping[str, int]
 ) -> Iterator[Mark]:
     for name, path in sorted(_files(spool, prefix).items()):
-        key = name
-        if inode:
-            try:
-                key = f"{name}:{path.stat().st_ino}"
-            except FileNotFoundError:
-                continue
-        yield from _facts(path, key, kind, positions.get(key, 0))
+        yield from _facts(path, name, kind, positions.get(name, 0))
 
 
 def _facts(path: Path, key: str, kind: type[Any], offset: int) -> Iterator[Mark]:
@@ -197,16 +192,13 @@ def _facts(path: Path, key: str, kind: type[Any], offset: int) -> Iterator[Mark]
 
 def _files(spool: Path, prefix: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
-    try:
-        names = os.listdir(spool)
-    except FileNotFoundError:
-        return found
-    for name in names:
+    for path in spool.iterdir() if spool.is_dir() else ():
+        name = path.name
         if name.startswith(prefix) and name.endswith((".jsonl", ".jsonl.part")):
-            path = spool / name
             if name.endswith(".part"):
                 # Renamed between listing and opening: the finished name is the same file.
                 done = path.with_name(name.removesuffix(".part"))
-                path = path if path.exists() else done
-            found[name.removesuffix(".part")] = path
+                found[done.name] = path if path.exists() else done
+            else:
+                found[name] = path
     return found

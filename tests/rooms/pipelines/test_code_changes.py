@@ -186,10 +186,35 @@ def test_a_change_reruns_with_the_new_result(shop, main, files, name, old, new):
     assert name in after.steps[0].why
 
 
-def test_a_new_package_that_shadows_a_module_reruns(shop):
+def test_a_decorator_in_another_file_does_not_hide_the_step(shop):
+    """Without functools.wraps the function looks as if it lived in the decorator's file."""
     shop.write(
-        {"pipeline.py": pipe("from lib import f"), "lib.py": "def f(x): return x + 1"}
+        pipeline=pipe("from lib import loud")
+        .replace("@step\n", "@step\n@loud\n")
+        .replace("f(x)", "x + 1"),
+        lib="def loud(fn):\n    def w(x: int) -> int:\n        return fn(x)\n    return w\n",
     )
+    assert shop.value(shop.run()) == 2
+    assert shop.run().executed == 0
+    shop.edit("pipeline.py", "x + 1", "x + 9")
+    assert shop.value(shop.run()) == 10
+    shop.edit("lib.py", "fn(x)", "fn(x) + 100")
+    assert shop.value(shop.run()) == 110
+
+
+def test_a_function_made_a_step_elsewhere(shop):
+    shop.write(
+        pipeline="from falaj import pipeline, step\nfrom lib import f\ns = step(f)\n"
+        "@pipeline\ndef main() -> int:\n    return s(1)\n",
+        lib="def f(x: int) -> int:\n    return x + 1\n",
+    )
+    assert shop.value(shop.run()) == 2
+    shop.edit("lib.py", "+ 1", "+ 9")
+    assert shop.value(shop.run()) == 10
+
+
+def test_a_new_package_that_shadows_a_module_reruns(shop):
+    shop.write({"pipeline.py": pipe("from lib import f"), "lib.py": "def f(x): return x + 1"})
     assert shop.value(shop.run()) == 2
     shop.write({"lib/__init__.py": "def f(x): return x + 9"})
     assert shop.value(shop.run()) == 10
@@ -273,7 +298,10 @@ SIBLINGS = {
     "called through a helper": (two("def h(x): return b(x)", a="return h(x)"), True),
     "in a list": (two(a="return x", end="ALL = [b]"), True),
     "by string": (two("import pipeline", a="return getattr(pipeline, 'b')(x)"), True),
-    "by a computed string": (two("import pipeline", a="return getattr(pipeline, 'B'.lower())(x)"), True),
+    "by a computed string": (
+        two("import pipeline", a="return getattr(pipeline, 'B'.lower())(x)"),
+        True,
+    ),
     "through globals": (two(a="return globals()['B'.lower()](x)"), True),
     "through eval": (two(a="return eval('B'.lower() + '(x)')"), True),
     "a second decorator": (two("def d(f): return f", decorated="@step\n@d"), True),

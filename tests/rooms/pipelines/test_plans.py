@@ -39,8 +39,8 @@ REFUSED = {  # code, line that is named, text after HEAD
     ),
     "an unstorable field": (
         "type-not-storable", "@step",
-        "class P(NamedTuple):\n    x: pl.DataFrame\n    y: set[int]\n\n"
-        "@step\ndef a() -> P: ...\n\n@pipeline\ndef main():\n    a()\n",
+        ("class P(NamedTuple):\n    x: pl.DataFrame\n    y: set[int]\n\n"
+        "@step\ndef a() -> P: ...\n\n@pipeline\ndef main():\n    a()\n"),
     ),
     "a dict with number keys": (
         "type-not-storable", "@step",
@@ -56,13 +56,13 @@ REFUSED = {  # code, line that is named, text after HEAD
     ),
     "an argument of another type": (
         "type-mismatch", "b(a())",
-        "@step\ndef a() -> int:\n    return 1\n@step\ndef b(x: str) -> int:\n    return 1\n"
-        "@pipeline\ndef main() -> int:\n    return b(a())\n",
+        ("@step\ndef a() -> int:\n    return 1\n@step\ndef b(x: str) -> int:\n    return 1\n"
+        "@pipeline\ndef main() -> int:\n    return b(a())\n"),
     ),
     "an integer where a float is asked": (
         "type-mismatch", "b(a())",
-        "@step\ndef a() -> int:\n    return 1\n@step\ndef b(x: float) -> int:\n    return 1\n"
-        "@pipeline\ndef main() -> int:\n    return b(a())\n",
+        ("@step\ndef a() -> int:\n    return 1\n@step\ndef b(x: float) -> int:\n    return 1\n"
+        "@pipeline\ndef main() -> int:\n    return b(a())\n"),
     ),
     "an answer of another type": (
         "type-mismatch", "@pipeline",
@@ -106,13 +106,13 @@ REFUSED = {  # code, line that is named, text after HEAD
     ),
     "two steps of one name": (
         "name-twice", "@step(name='a')",
-        "@step\ndef a() -> int:\n    return 1\n@step(name='a')\ndef b() -> int:\n    return 1\n"
-        "@pipeline\ndef main():\n    a()\n    b()\n",
+        ("@step\ndef a() -> int:\n    return 1\n@step(name='a')\ndef b() -> int:\n    return 1\n"
+        "@pipeline\ndef main():\n    a()\n    b()\n"),
     ),
     "a list of answers and values": (
         "mixed-list", "b([a(), 2])",
-        "@step\ndef a() -> int:\n    return 1\n@step\ndef b(x: list[int]) -> int:\n    return 1\n"
-        "@pipeline\ndef main():\n    b([a(), 2])\n",
+        ("@step\ndef a() -> int:\n    return 1\n@step\ndef b(x: list[int]) -> int:\n    return 1\n"
+        "@pipeline\ndef main():\n    b([a(), 2])\n"),
     ),
     "a pipeline that returns a number": (
         "result-not-a-step", "@pipeline",
@@ -120,8 +120,8 @@ REFUSED = {  # code, line that is named, text after HEAD
     ),
     "a pipeline that returns several": (
         "result-not-a-step", "@pipeline",
-        "class P(NamedTuple):\n    x: int\n    y: int\n@step\ndef a() -> P: ...\n"
-        "@pipeline\ndef main() -> P:\n    return a()\n",
+        ("class P(NamedTuple):\n    x: int\n    y: int\n@step\ndef a() -> P: ...\n"
+        "@pipeline\ndef main() -> P:\n    return a()\n"),
     ),
     "a pipeline that calls itself": (
         "recursion", "@pipeline",
@@ -143,6 +143,7 @@ REFUSED = {  # code, line that is named, text after HEAD
         "reads-nothing", "a()",
         "@step(reads=['sql/*.sql'])\ndef a() -> int:\n    return 1\n@pipeline\ndef main():\n    a()\n",
     ),
+    "a class as a step": ("not-a-function", "step(int)", "a = step(int)\n"),
     "a timeout in other words": ("bad-timeout", "@step", "@step(timeout='soon')\ndef a() -> int: ...\n"),
 }  # fmt: skip
 

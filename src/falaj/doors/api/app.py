@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from litestar import Litestar, Router
@@ -34,6 +34,11 @@ VERSION = "1"
 PAGES = (access, audit, changes, gates, monitoring, releases, rollouts, runs, status)
 
 
+def works_of(state: State) -> Any:
+    """The project that this application serves; a dependency of handlers."""
+    return state.works
+
+
 def create(works: Works, *, embedded: bool) -> Litestar:
     """Make the application. embedded: called inside the owner's own process, without a token.
 
@@ -42,7 +47,7 @@ def create(works: Works, *, embedded: bool) -> Litestar:
     app = Litestar(
         route_handlers=[handler for page in PAGES for handler in page.ROUTES],
         dependencies={
-            "works": Provide(lambda state: state.works, sync_to_thread=False),
+            "works": Provide(works_of, sync_to_thread=False),
             "permit": Provide(route.permit_of, sync_to_thread=False),
             "principal": Provide(route.principal_of, sync_to_thread=False),
         },

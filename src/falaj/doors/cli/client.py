@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -23,7 +24,7 @@ TIMEOUT_S: Final = 3600.0  # a pipeline may run that long; the server answers wh
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
-class Client:
+class Client(ABC):
     """Speaks the API and raises the errors that it answers with."""
 
     def __init__(self, identity: str | None = None) -> None:
@@ -51,8 +52,9 @@ class Client:
             raise told(answer, status)
         return answer
 
+    @abstractmethod
     def send(self, method: str, path: str, query: str, content: bytes) -> tuple[int, bytes]:
-        raise AssertionError("a client is embedded or remote")
+        """Status and bytes of the answer."""
 
 
 class Embedded(Client):

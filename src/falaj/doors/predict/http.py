@@ -215,9 +215,7 @@ class Connection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self.ended = True
-        if self.work is None and not self.queue:
-            return False
-        return True  # half a connection is enough for the answers
+        return self.is_busy  # half a connection is enough for the answers
 
     def pause_writing(self) -> None:
         self.full_since = self.desk.now or 1e-9

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import re
 import time
 from collections.abc import Callable
 from datetime import datetime
@@ -12,7 +13,6 @@ import msgspec
 
 from falaj.base.time import parse_instant
 from falaj.doors.predict.http import REASONS, Connection, Request, error_body
-from falaj.facts.models import Datatype
 from falaj.serving.counts import CANARY, STABLE, Cell
 from falaj.serving.journal import moment
 from falaj.serving.loading import EngineFailed, Loaded, Outputs
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["LOGGED", "Job", "predict_body", "v2_body"]
 
 LOGGED: Final = 64  # rows of one request that the log keeps
+CLIENT_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 ARMS: Final = ("stable", "canary")
 
 encode: Final = msgspec.json.Encoder().encode
@@ -124,7 +125,11 @@ class Job:
             return
         self.done = True
         desk, engine = self.desk, self.engine
-        self.connection.send(desk.heads[engine.release] + request.encode() + b"\r\n", body)
+        head = desk.heads[engine.release] + request.encode() + b"\r\n"
+        client = self.request.headers.get(b"x-request-id")
+        if client is not None and CLIENT_ID.fullmatch(client):
+            head += b"x-request-id: " + client + b"\r\n"
+        self.connection.send(head, body)
         us = (time.perf_counter_ns() - self.begun_ns - waited_ns) // 1000
         rescued = bool(self.error)
         if self.cell is not None:
@@ -157,13 +162,12 @@ class Job:
     ) -> list[LogRow]:
         """Rows for the log: all of a small request, a uniform sample of a large one."""
         n = self.rows.n
-        chosen = range(n) if n <= LOGGED else sorted(random.sample(range(n), LOGGED))  # noqa: S311
+        chosen = range(n) if n <= LOGGED else sorted(random.sample(range(n), LOGGED))
         live, engine = self.live, self.engine
         at: datetime = moment(at_ns)
         about = self.call.event_time
         event_time = parse_instant(about) if about else None
-        own = engine is (live.canary if self.assigned == CANARY else live.stable)
-        arm = ARMS[self.assigned] if own and not self.error else ARMS[STABLE]
+        arm = ARMS[STABLE] if self.error else ARMS[self.assigned]
         return [
             LogRow(
                 at=at,
@@ -192,28 +196,14 @@ def v2_body(engine: Loaded, call: Call, outputs: Outputs, request: str) -> bytes
     """Answer in the form of the Open Inference Protocol."""
     del request
     told = []
-    for tensor, flat, width in zip(engine.outputs, outputs.flats, outputs.widths, strict=True):
-        if call.outputs and tensor.name not in call.outputs:
+    for at, flat in enumerate(outputs.flats):
+        if call.outputs and engine.outputs[at].name not in call.outputs:
             continue
-        inner = b"".join(b",%d" % max(size, 1) for size in tensor.shape[1:])
-        if tensor.datatype is not Datatype.BYTES and len(tensor.shape) == 2:
-            inner = b",%d" % width
         told.append(
-            b'{"name":%b,"datatype":"%b","shape":[%d%b],"data":%b}'
-            % (
-                encode(tensor.name),
-                tensor.datatype.value.encode(),
-                outputs.n,
-                inner,
-                encode(flat),
-            )
+            b'%b%d%b],"data":%b}' % (engine.heads[at], outputs.n, outputs.tails[at], encode(flat))
         )
-    return b'{"model_name":%b,"model_version":%b,%b"outputs":[%b]}' % (
-        encode(engine.manifest.model),
-        encode(engine.manifest.version),
-        b"" if call.id is None else b'"id":%b,' % encode(call.id),
-        b",".join(told),
-    )
+    name = b"" if call.id is None else b'"id":%b,' % encode(call.id)
+    return b'%b%b"outputs":[%b]}' % (engine.title, name, b",".join(told))
 
 
 def predict_body(engine: Loaded, call: Call, outputs: Outputs, request: str) -> bytes:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 from falaj.base.errors import FalajError, Unverified
-from falaj.base.files import write_atomic
 from falaj.base.time import now
 from falaj.facts.releases import Trust
 from falaj.facts.serving import ArmPlan, Boot, ModelPlan, TrafficPlan
@@ -207,8 +206,3 @@ def read_trust(path: Path, at_least: int = 0) -> Trust:
             why="nothing can be verified without the trust root",
             fix="give the trust.json of the workspace that signed the release",
         ) from None
-
-
-def write_card(path: Path, data: bytes) -> None:
-    """Tell others where this server is."""
-    write_atomic(path, data)

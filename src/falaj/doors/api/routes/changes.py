@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
+from litestar.params import Parameter
 
 from falaj.app import Works
 from falaj.doors.api.route import get, post
@@ -49,9 +50,16 @@ def open_change(works: Works, permit: Permit, environment: str, data: OpenChange
 
 
 @get("/changes", needs=Action.READ, on=ResourceKind.PROJECT)
-def list_changes(works: Works, state: str = "", limit: int = 50, after: str = "") -> list[Change]:
-    where = {"state": state} if state else {}
-    return works.ground.store.find(Change, limit=min(limit, 1000), after=after, **where)
+def list_changes(
+    works: Works,
+    wanted: Annotated[str, Parameter(query="state")] = "",
+    limit: int = 50,
+    after: str = "",
+) -> list[Change]:
+    store, most = works.ground.store, min(limit, 1000)
+    if wanted:
+        return store.find(Change, limit=most, after=after, state=wanted)
+    return store.find(Change, limit=most, after=after)
 
 
 @get("/changes/{change:str}", needs=Action.READ, on=ResourceKind.CHANGE, by="change")

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
+
+from litestar.params import Parameter
 
 from falaj.app import Works
 from falaj.doors.api.route import get
@@ -19,9 +21,11 @@ def list_windows(works: Works, model: str, limit: int = 50) -> list[Window]:
 
 
 @get("/alerts", needs=Action.READ, on=ResourceKind.PROJECT)
-def list_alerts(works: Works, state: str = "", limit: int = 50) -> list[Alert]:
-    where = {"state": state} if state else {}
-    return works.ground.store.find(Alert, limit=min(limit, 1000), **where)
+def list_alerts(
+    works: Works, wanted: Annotated[str, Parameter(query="state")] = "", limit: int = 50
+) -> list[Alert]:
+    store, most = works.ground.store, min(limit, 1000)
+    return store.find(Alert, limit=most, state=wanted) if wanted else store.find(Alert, limit=most)
 
 
 @get("/proposals", needs=Action.READ, on=ResourceKind.PROJECT)

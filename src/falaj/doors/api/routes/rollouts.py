@@ -111,8 +111,8 @@ def who_was_live(works: Works, model: str, environment: str, at: str = "") -> Li
 @get("/models/{model:str}/moves", needs=Action.READ, on=ResourceKind.MODEL, by="model")
 def live_moves(works: Works, model: str, environment: str = "") -> list[LiveMove]:
     """Everything that ever answered, newest first."""
-    where = {"environment": environment} if environment else {}
-    return works.ground.store.find(LiveMove, model=model, **where)
+    found = works.ground.store.find(LiveMove, model=model)
+    return [move for move in found if environment in ("", move.environment)]
 
 
 ROUTES: Final = (

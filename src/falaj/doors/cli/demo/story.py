@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from falaj.app import STATE, Works
 from falaj.base.errors import Exit, FalajError
@@ -19,8 +19,8 @@ from falaj.doors.cli import terminal
 from falaj.doors.cli.client import Embedded
 from falaj.doors.cli.demo.replay import Replay, flights
 from falaj.doors.cli.demo.tell import Story
+from falaj.doors.cli.reports import measured, verdict_of
 from falaj.doors.cli.templates import unpack
-from falaj.doors.cli.verbs.gate import measured, verdict_of
 
 __all__ = ["Failed", "Tale"]
 
@@ -46,7 +46,7 @@ class Tale:
         self.worker: subprocess.Popen[bytes] | None = None
         self.moments: list[tuple[str, str, str]] = []  # when, what, release that must answer
 
-    def __enter__(self) -> Tale:
+    def __enter__(self) -> Self:
         unpack("flights", self.folder)
         commit(self.folder)
         self.works = Works.open(self.folder, tell=self.story.progress)
@@ -205,7 +205,7 @@ class Tale:
         self.story.others.add(self.worker.pid)
 
     def kill_worker(self) -> None:
-        """kill -9, in the middle of a rollout; then start another one."""
+        """End it as a crash would (kill -9), in the middle of a rollout; then start another one."""
         assert self.worker is not None  # noqa: S101 it was started by an earlier stage
         self.worker.send_signal(signal.SIGKILL)
         self.worker.wait()

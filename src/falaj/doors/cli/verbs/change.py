@@ -8,7 +8,7 @@ import click
 
 from falaj.doors.cli import terminal
 from falaj.doors.cli.client import connect
-from falaj.doors.cli.verbs.gate import rows
+from falaj.doors.cli.reports import rows
 
 __all__ = ["command", "one_waiting"]
 

@@ -10,8 +10,7 @@ __all__ = ["command"]
 @click.command
 @click.argument("folder", required=False, type=click.Path(file_okay=False))
 @click.option("--json", "machine", is_flag=True, help="One JSON line a stage, for machines.")
-@click.pass_context
-def command(ctx: click.Context, folder: str | None, machine: bool) -> None:
+def command(folder: str | None, machine: bool) -> None:
     """Walk the whole way on real flights, in about two minutes.
 
     Trains, gates, releases, approves, rolls out, replays real requests with labels that arrive

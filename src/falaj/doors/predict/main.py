@@ -1,0 +1,146 @@
+"""`python -m falaj.doors.predict`: the data plane of one environment, or of one folder."""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import contextlib
+import fcntl
+import ipaddress
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import msgspec
+
+from falaj.base import time
+from falaj.base.digests import of_file, short
+from falaj.base.errors import Conflict, FalajError, NotAllowed, Problem
+from falaj.doors.predict.server import Settings, serve
+from falaj.facts.serving import ArmPlan, ModelPlan, SplitPlan, TrafficPlan
+from falaj.releases.verify import read_manifest
+
+__all__ = ["main", "serve_folder"]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve the signed plan in ROOT. Returns the exit code."""
+    parser = argparse.ArgumentParser("falaj.doors.predict", description=main.__doc__)
+    parser.add_argument("--root", type=Path, required=True, help="holds plan.json and releases/")
+    parser.add_argument("--trust", type=Path, required=True, help="the trust root, trust.json")
+    parser.add_argument("--host", default="127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
+    parser.add_argument("--name", default="server-1")
+    parser.add_argument("--lock-fd", type=int, default=-1, help="an open, locked NAME.lock")
+    parser.add_argument("--drain-s", type=float, default=0.3)
+    parser.add_argument("--reverify-s", type=float, default=3600.0)
+    asked = parser.parse_args(argv)
+    try:
+        loopback_only(asked.host)
+        with held(asked.root, asked.name, asked.lock_fd):
+            settings = Settings(
+                root=asked.root,
+                spool=asked.root / "spool",
+                trust=asked.trust,
+                host=asked.host,
+                port=asked.port,
+                name=asked.name,
+                shared_port=True,
+                drain_s=asked.drain_s,
+                reverify_s=asked.reverify_s,
+            )
+            code: int = serve(settings)
+            return code
+    except FalajError as error:
+        tell(error.problems)
+        leave_word(asked.root / f"{asked.name}.failed", str(error))
+        return error.exit
+
+
+def serve_folder(folder: Path, trust: Path, port: int) -> int:
+    """Serve one release folder without a control plane: stable only, loopback only."""
+    try:
+        manifest = folder / "release.json"
+        try:
+            release = of_file(manifest)
+            model = read_manifest(manifest.read_bytes()).model
+        except (OSError, ValueError) as error:
+            words = error.strerror if isinstance(error, OSError) else str(error)
+            raise FalajError(
+                "serving.no-release",
+                f"{manifest}: {words}",
+                why="a release folder has a release.json",
+                fix="give the folder that `falaj release` made",
+            ) from None
+        arm = ArmPlan(release=release, folder=f"releases/{short(release)}")
+        split = SplitPlan(salt=base64.b64encode(os.urandom(32)).decode())
+        plan = TrafficPlan(
+            seq=0,
+            environment="folder",
+            zone="local",
+            issued=time.now(),
+            models={model: ModelPlan(stable=arm, split=split)},
+        )
+        with tempfile.TemporaryDirectory(prefix="falaj-serve-") as root:
+            settings = Settings(root=Path(root), spool=Path(root, "spool"), trust=trust, port=port)
+            code: int = serve(settings, (plan, {release: folder}))
+            return code
+    except FalajError as error:
+        tell(error.problems)
+        return error.exit
+
+
+def loopback_only(host: str) -> None:
+    """Plain HTTP stays on this machine. Raises NotAllowed."""
+    try:
+        inside = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        inside = host == "localhost"
+    if not inside:
+        raise NotAllowed(
+            "serving.plain",
+            f"host: got {host!r}, expected a loopback address",
+            why="this server speaks plain HTTP and knows no identities",
+            fix="put a proxy with TLS and access control in front of 127.0.0.1",
+        )
+
+
+@contextlib.contextmanager
+def held(root: Path, name: str, handle: int) -> Iterator[None]:
+    """Hold NAME.lock while the process lives: two servers of one name would share files.
+
+    A target hands the lock over already taken, so that no moment is without an owner.
+    """
+    if handle < 0:
+        root.mkdir(parents=True, exist_ok=True)
+        handle = os.open(root / f"{name}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(handle)
+            raise Conflict(
+                "serving.running",
+                f"{name} runs already in {root.name}",
+                fix="choose another --name, or stop the one that runs",
+            ) from None
+    try:
+        yield
+    finally:
+        os.close(handle)
+
+
+def tell(problems: Sequence[Problem]) -> None:
+    for problem in problems:
+        print(f"error[{problem.code}]: {problem.message}", file=sys.stderr)
+        if problem.why:
+            print(f"  why: {problem.why}", file=sys.stderr)
+        if problem.fix:
+            print(f"  fix: {problem.fix}", file=sys.stderr)
+
+
+def leave_word(path: Path, words: str) -> None:
+    """Let whoever watches this folder say why no server runs."""
+    with contextlib.suppress(OSError):
+        path.write_bytes(msgspec.json.encode({"problem": words, "at": time.text(time.now())}))

@@ -1,0 +1,84 @@
+"""OpenMetrics text of one server process. No principal, key or request id is a label."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from falaj.base.digests import short
+from falaj.serving.counts import EDGES_US
+
+if TYPE_CHECKING:
+    from falaj.doors.predict.http import Desk
+    from falaj.doors.predict.routes import Predict
+
+__all__ = ["KIND", "text"]
+
+KIND: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
+
+
+def text(desk: Predict, door: Desk) -> bytes:
+    """Tell the state of the process."""
+    lines: list[str] = []
+
+    def family(name: str, kind: str, words: str) -> None:
+        lines.append(f"# TYPE {name} {kind}")
+        lines.append(f"# HELP {name} {words}")
+
+    def sample(name: str, value: float, **labels: str) -> None:
+        inside = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
+        lines.append(f"{name}{{{inside}}} {value:g}" if inside else f"{name} {value:g}")
+
+    family("falaj_requests", "counter", "Requests by the arm of their assignment.")
+    for (model, release, arm, outcome), count in sorted(desk.outcomes.items()):
+        labels = {"model": model, "release": short(release), "arm": arm, "code": outcome}
+        sample("falaj_requests_total", count, **labels)
+    family("falaj_refused", "counter", "Requests refused before they had an arm.")
+    for code, count in sorted(desk.refusals.items()):
+        sample("falaj_refused_total", count, code=code)
+    for status, count in sorted(door.refused.items()):
+        sample("falaj_refused_total", count, code=f"http.{status}")
+    family("falaj_shed", "counter", "Requests that were not tried.")
+    for reason, count in sorted(desk.shed.items()):
+        sample("falaj_shed_total", count, reason=reason)
+    family("falaj_log_rows", "counter", "Rows written to the inference log.")
+    sample("falaj_log_rows_total", desk.log.rows)
+    family("falaj_log_dropped", "counter", "Rows of the inference log that were dropped.")
+    for reason, count in sorted(desk.log.dropped.items()):
+        sample("falaj_log_dropped_total", count, reason=reason)
+    family("falaj_request_seconds", "histogram", "Latency of stable, parsed to written.")
+    current = desk.current
+    for name, live in (current.models if current else {}).items():
+        labels = {"model": name, "release": short(live.stable.release)}
+        below = 0
+        for at, count in enumerate(live.latencies.counts):
+            below += count
+            if at % 8 == 7:  # one bucket a doubling is enough for a scrape
+                edge = f"{EDGES_US[at] / 1e6:g}"
+                sample("falaj_request_seconds_bucket", below, **labels, le=edge)
+        sample("falaj_request_seconds_bucket", below, **labels, le="+Inf")
+        sample("falaj_request_seconds_count", below, **labels)
+        sample("falaj_request_seconds_sum", live.latencies.total_us / 1e6, **labels)
+    family("falaj_release", "info", "What is loaded.")
+    for name, live in (current.models if current else {}).items():
+        for arm, loaded in (("stable", live.stable), ("canary", live.canary)):
+            if loaded is not None:
+                labels = {"model": name, "arm": arm, "version": loaded.manifest.version}
+                sample("falaj_release_info", 1, **labels, release=short(loaded.release))
+    family("falaj_plan_seq", "gauge", "Number of the plan in force.")
+    sample("falaj_plan_seq", current.plan.seq if current else -1)
+    family("falaj_plan_age_seconds", "gauge", "Time since the plan in force was applied.")
+    sample("falaj_plan_age_seconds", round(time.time() - desk.plan_since, 3))
+    family("falaj_ready", "gauge", "1 when this server takes requests.")
+    sample("falaj_ready", int(desk.ready))
+    family("falaj_problem", "info", "What is wrong, if anything is.")
+    if desk.isolated or desk.problem:
+        sample("falaj_problem_info", 1, problem=(desk.isolated or desk.problem)[:200])
+    family("falaj_connections", "gauge", "Open connections.")
+    sample("falaj_connections", len(door.connections))
+    lines.append("# EOF\n")
+    return "\n".join(lines).encode()
+
+
+def _escaped(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

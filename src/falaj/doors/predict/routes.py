@@ -1,0 +1,485 @@
+"""All routes of the data plane. Hot: inference. The rest is cold and answers at once."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, NamedTuple
+from urllib.parse import parse_qs, unquote
+
+import msgspec
+
+from falaj.base import time as clock
+from falaj.base.digests import short
+from falaj.doors.predict import metrics, page
+from falaj.doors.predict.http import Connection, Request, error_body
+from falaj.doors.predict.jobs import Job, predict_body, v2_body
+from falaj.doors.predict.staging import Live, Prepared
+from falaj.facts.serving import Boot
+from falaj.serving import labels, spool
+from falaj.serving.batching import MAX_ROWS, Turn
+from falaj.serving.counts import CANARY, STABLE, Tally
+from falaj.serving.journal import LogFile
+from falaj.serving.loading import EngineFailed, Loaded, Outputs
+from falaj.serving.requests import RequestIds
+from falaj.serving.schema import Finding, Reader, Refusal
+from falaj.serving.wire import v2
+
+__all__ = ["Predict"]
+
+NAME: Final = "falaj"
+BULK_BYTES: Final = 32 * 1024  # decoding more than this on the loop would be felt by others
+BULK_WAITING: Final = 32
+TIMEOUT_S: Final = 10.0
+
+encode: Final = msgspec.json.Encoder().encode
+
+
+class Hot(NamedTuple):
+    """What an inference address stands for under the current plan."""
+
+    live: Live
+    named: Loaded | None  # a version the client named
+    decode: Callable[[Reader, bytes], v2.Call]
+    form: Callable[[Loaded, v2.Call, Outputs, str], bytes]
+
+
+class Predict:
+    """The application of one server process. Everything but bulk work runs on its loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ids: RequestIds,
+        tally: Tally,
+        log: LogFile,
+        truth: labels.LabelFile,
+        version: str,
+        name: str = "",
+    ) -> None:
+        self.loop = loop
+        self.ids = ids
+        self.tally = tally
+        self.log = log
+        self.truth = truth
+        self.version = version
+        self.name = name
+        self.turn = Turn(loop.call_soon)
+        self.current: Prepared | None = None
+        self.hot: dict[bytes, Hot] = {}
+        self.heads: dict[str, bytes] = {}
+        self.outcomes: dict[tuple[str, str, str, str], int] = {}
+        self.shed: dict[str, int] = {}
+        self.refusals: dict[str, int] = {}
+        self.failures = 0
+        self.last_failure = ""
+        self.problem = ""
+        self.isolated = ""
+        self.draining = False
+        self.flushing = False
+        self.bulk = ThreadPoolExecutor(2, "bulk")
+        self.disk = ThreadPoolExecutor(1, "disk")
+        self.bulk_waiting = 0
+        self.started = time.time()
+        self.plan_since = time.time()
+        self.boots: dict[str, Boot] = {}
+
+    def switch(self, prepared: Prepared) -> None:
+        """Step two of a new plan: one assignment, between two requests."""
+        hot: dict[bytes, Hot] = {}
+        for name, live in prepared.models.items():
+            at = f"/v2/models/{name}".encode()
+            hot[at + b"/infer"] = Hot(live, None, v2.decode, v2_body)
+            for version in live.versions:
+                path = b"%b/versions/%b/infer" % (at, version.encode())
+                hot[path] = Hot(live, live.version(version), v2.decode, v2_body)
+            hot[f"/predict?model={name}".encode()] = Hot(live, None, v2.decode_rows, predict_body)
+        if len(prepared.models) == 1:
+            (only,) = prepared.models.values()
+            hot[b"/predict"] = Hot(only, None, v2.decode_rows, predict_body)
+        for release in prepared.loaded:
+            self.heads[release] = (
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
+                b"falaj-release: %b\r\nfalaj-request: " % release.encode()
+            )
+        self.current, self.hot = prepared, hot
+        self.plan_since = time.time()
+        self.log.rotate()
+
+    @property
+    def ready(self) -> bool:
+        return self.current is not None and not self.draining and not self.isolated
+
+    def __call__(self, request: Request, connection: Connection) -> None:
+        """Answer `connection` once, now or later; nothing leaves here as an exception."""
+        try:
+            hot = self.hot.get(request.target)
+            if hot is not None and request.method == b"POST":
+                self.infer(hot, request, connection)
+            else:
+                self.cold(request, connection)
+        except Refusal as refusal:
+            self.refuse(refusal, connection)
+        except Exception as error:  # top of the door: a bug must not take the connection down
+            self.failures += 1
+            self.last_failure = f"{type(error).__name__}: {error}"
+            print(f"falaj: {self.last_failure}", file=sys.stderr, flush=True)
+            if connection.work is request:
+                connection.answer(500, error_body("serving.internal", "this server made a mistake"))
+
+    # inference
+
+    def infer(self, hot: Hot, request: Request, connection: Connection) -> None:
+        if self.isolated:
+            self.shed["isolated"] = self.shed.get("isolated", 0) + 1
+            self.unavailable(connection, "serving.isolated", self.isolated)
+        elif b"inference-header-content-length" in request.headers:
+            words = "binary tensors are not offered by this server"
+            raise Refusal(Finding("serving.binary", words))
+        elif len(request.body) > BULK_BYTES:
+            self.submit(hot, None, request, connection)
+        else:
+            reader = (hot.named or hot.live.stable).reader
+            call = hot.decode(reader, request.body)
+            if call.rows.n > MAX_ROWS:
+                self.submit(hot, call, request, connection)
+            else:
+                job = self.assign(hot, call, request, connection)
+                if job.engine is None:
+                    job.fail(EngineFailed("the canary is not loaded"), 0)
+                else:
+                    self.turn.add(job)
+
+    def assign(self, hot: Hot, call: v2.Call, request: Request, connection: Connection) -> Job:
+        """Number the request and decide its arm. From here on it is counted, whatever happens."""
+        ids, live = self.ids, hot.live
+        ids.counter += 1
+        split = live.split
+        stratum = time.time_ns() // 1_000_000 // split.stratum_ms
+        cell = None
+        arm = STABLE
+        engine: Loaded | None = live.stable
+        if hot.named is not None and live.plan.canary is not None:
+            # The client chose: such a request says nothing about the arms.
+            engine = hot.named
+            arm = CANARY if hot.named is live.canary else STABLE
+        else:
+            if split.weight_bp:
+                key = f"{ids.boot}{ids.counter:012x}".encode()
+                if split.canary(request.headers, key, stratum):
+                    arm = CANARY
+                    engine = live.canary
+            plan = live.plan
+            if plan.rollout:
+                cell = self.tally.cell(
+                    live.name, plan.rollout, plan.step, stratum, live.zone, plan.latency_us
+                )
+        if arm == CANARY and engine is not None and engine.reader is not live.stable.reader:
+            same = engine.manifest.schema.inputs == live.stable.manifest.schema.inputs
+            if not same and hot.named is None:
+                try:
+                    call = hot.decode(engine.reader, request.body)
+                except Refusal:
+                    engine = None  # stable takes what its own schema takes; the canary does not
+        return Job(
+            self,
+            live,
+            call,
+            request,
+            connection,
+            hot.form,
+            ids.counter,
+            stratum,
+            arm,
+            engine,
+            cell,
+        )
+
+    def submit(
+        self, hot: Hot, call: v2.Call | None, request: Request, connection: Connection
+    ) -> None:
+        """Large requests leave the loop: decoding, running and encoding happen in a thread."""
+        if self.bulk_waiting >= BULK_WAITING:
+            self.shed["overload"] = self.shed.get("overload", 0) + 1
+            self.unavailable(connection, "serving.overload", "too many large requests are waiting")
+            return
+        self.bulk_waiting += 1
+        task = self.loop.create_task(self.in_bulk(hot, call, request, connection))
+        task.add_done_callback(lambda _: None)
+
+    async def in_bulk(
+        self, hot: Hot, call: v2.Call | None, request: Request, connection: Connection
+    ) -> None:
+        try:
+            if call is None:
+                reader = (hot.named or hot.live.stable).reader
+                call = await self.loop.run_in_executor(self.bulk, hot.decode, reader, request.body)
+            job = self.assign(hot, call, request, connection)
+            deadline = timeout_s(request) - (time.perf_counter_ns() - request.at_ns) / 1e9
+            timer = self.loop.call_later(
+                max(deadline, 0.0), job.broken, "no answer in time", 0, 504
+            )
+            if job.engine is None:
+                job.rescue("the canary is not loaded")
+            while not job.done:
+                try:
+                    outputs, body, name = await self.loop.run_in_executor(self.bulk, compute, job)
+                except EngineFailed as error:
+                    late: EngineFailed | None = error
+                else:
+                    late = job.too_late(0)
+                if late is None:
+                    job.finish(body, outputs, name, 0)
+                elif not job.rescue(str(late)):
+                    job.broken(str(late), 0)
+            timer.cancel()
+        except Refusal as refusal:
+            self.refuse(refusal, connection)
+        finally:
+            self.bulk_waiting -= 1
+
+    def answered(
+        self, job: Job, outcome: str, us: int, outputs: Outputs | None, request: str
+    ) -> None:
+        """Count what happened, and leave the row for the log."""
+        arm = "stable" if job.assigned == STABLE else "canary"
+        key = (job.live.name, job.engine.release, arm, outcome)
+        self.outcomes[key] = self.outcomes.get(key, 0) + 1
+        at = time.time_ns()
+        self.log.add(min(job.rows.n, 64), lambda: job.log_rows(at, outcome, us, outputs, request))
+        if self.log.waiting_rows >= 128 and not self.flushing:
+            self.flushing = True
+            self.loop.call_soon(self.flush_log)
+
+    def flush_log(self) -> None:
+        """Write a block; when more waits, let the loop answer requests in between."""
+        self.flushing = self.log.flush()
+        if self.flushing:
+            self.loop.call_soon(self.flush_log)
+
+    def refuse(self, refusal: Refusal, connection: Connection) -> None:
+        """4xx: in no arm, counted apart."""
+        first = refusal.findings[0]
+        self.refusals[first.code] = self.refusals.get(first.code, 0) + 1
+        more: dict[str, Any] = {}
+        if first.field:
+            more["field"] = first.field
+        if first.row >= 0:
+            more["row"] = first.row
+        if len(refusal.findings) > 1:
+            more["findings"] = [finding._asdict() for finding in refusal.findings]
+        self.ids.counter += 1
+        request = self.ids.name("", self.ids.counter)
+        body = error_body(first.code, first.message, request=request, **more)
+        line = b"falaj-request: %b\r\n" % request.encode()
+        connection.answer(refusal.status, body, headers=line)
+
+    def unavailable(self, connection: Connection, code: str, message: str) -> None:
+        connection.answer(503, error_body(code, message), headers=b"retry-after: 1\r\n")
+
+    # everything else
+
+    def cold(self, request: Request, connection: Connection) -> None:
+        target = request.target
+        if not target.startswith(b"/"):
+            raise Refusal(Finding("serving.target", "target: expected a path"), status=400)
+        path, _, query = target.decode("latin-1").partition("?")
+        parts = tuple(unquote(part) for part in path.split("/")[1:])
+        method = "GET" if request.method == b"HEAD" else request.method.decode("latin-1")
+        if parts[:2] == ("v2", "repository"):
+            words = "what is live comes from the traffic plan only"
+            connection.answer(405, error_body("serving.method", words), headers=b"allow:\r\n")
+            return
+        found = self.find(parts, query, request, connection)
+        if found is None:
+            words = f"no such address: {path[:100]}"
+            connection.answer(404, error_body("serving.address", words))
+            return
+        wanted, act = found
+        if method != wanted:
+            allow = "GET, HEAD" if wanted == "GET" else wanted
+            body = error_body("serving.method", f"method: got {method}, expected {allow}")
+            connection.answer(405, body, headers=f"allow: {allow}\r\n".encode())
+            return
+        act()
+
+    def find(
+        self, parts: tuple[str, ...], query: str, request: Request, connection: Connection
+    ) -> tuple[str, Callable[[], None]] | None:
+        """Method and action of a cold address."""
+        match parts:
+            case ("",):
+                return "GET", lambda: self.front(connection)
+            case ("v2",) | ("v2", ""):
+                return "GET", lambda: self.server(connection)
+            case ("v2", "health", "live"):
+                return "GET", lambda: connection.answer(200, encode({"live": True}))
+            case ("v2", "health", "ready"):
+                return "GET", lambda: self.health(connection)
+            case ("metrics",):
+                return "GET", lambda: self.metrics(connection)
+            case ("v2", "models", model):
+                return "GET", lambda: self.model(model, "", connection)
+            case ("v2", "models", model, "versions", version):
+                return "GET", lambda: self.model(model, version, connection)
+            case ("v2", "models", model, "ready"):
+                return "GET", lambda: self.model_ready(model, "", connection)
+            case ("v2", "models", model, "versions", version, "ready"):
+                return "GET", lambda: self.model_ready(model, version, connection)
+            case ("v2", "models", model, "infer"):
+                return "POST", lambda: self.named(model, "", request, connection)
+            case ("v2", "models", model, "versions", version, "infer"):
+                return "POST", lambda: self.named(model, version, request, connection)
+            case ("predict",):
+                return "POST", lambda: self.predict(query, request, connection)
+            case ("ground-truth", model):
+                return "POST", lambda: self.ground_truth(model, request, connection)
+            case _:
+                return None
+
+    def metrics(self, connection: Connection) -> None:
+        connection.answer(200, metrics.text(self, connection.desk), kind=metrics.KIND)
+
+    def named(self, model: str, version: str, request: Request, connection: Connection) -> None:
+        """Serve an inference address in another spelling than the usual one."""
+        live = self.live(model, version)
+        chosen = live.version(version) if version else None
+        self.infer(Hot(live, chosen, v2.decode, v2_body), request, connection)
+
+    def live(self, model: str, version: str = "") -> Live:
+        """Return the model, and the version must be live in some arm. Raises Refusal, 404."""
+        current = self.current
+        live = current.models.get(model) if current else None
+        if live is None:
+            words = f"no model {model[:60]!r} is live here"
+            raise Refusal(Finding("serving.no-model", words), status=404)
+        if version and live.version(version) is None:
+            words = f"{model}: version {version[:60]!r} is not live, {live.versions} are"
+            raise Refusal(Finding("serving.no-version", words), status=404)
+        return live
+
+    def predict(self, query: str, request: Request, connection: Connection) -> None:
+        models = self.current.models if self.current else {}
+        asked = parse_qs(query).get("model", [])
+        if not asked and len(models) != 1:
+            words = f"model: say ?model=NAME; live are {', '.join(models) or 'none'}"
+            raise Refusal(Finding("serving.no-model", words, "model"))
+        live = self.live(asked[0] if asked else next(iter(models)))
+        self.infer(Hot(live, None, v2.decode_rows, predict_body), request, connection)
+
+    def server(self, connection: Connection) -> None:
+        told = {"name": NAME, "version": self.version, "extensions": []}
+        connection.answer(200, encode(told))
+
+    def health(self, connection: Connection) -> None:
+        """`live` is what the specification's object says; `ready` is what people look for."""
+        current = self.current
+        told: dict[str, Any] = {
+            "live": True,
+            "ready": self.ready,
+            "boot": self.ids.boot,
+            "plan_seq": current.plan.seq if current else -1,
+            "models": {
+                name: {
+                    "stable": live.stable.release,
+                    "canary": live.canary.release if live.canary else "",
+                }
+                for name, live in (current.models if current else {}).items()
+            },
+            "problem": self.isolated or self.problem,
+        }
+        connection.answer(200 if self.ready else 503, encode(told))
+
+    def model(self, name: str, version: str, connection: Connection) -> None:
+        live = self.live(name, version)
+        loaded = (live.version(version) if version else None) or live.stable
+        told = v2.metadata(name, live.versions, loaded.manifest.schema)
+        line = b"falaj-release: %b\r\n" % loaded.release.encode()
+        connection.answer(200, encode(told), headers=line)
+
+    def model_ready(self, name: str, version: str, connection: Connection) -> None:
+        self.live(name, version)
+        told = {"name": name, "ready": self.ready}
+        connection.answer(200 if self.ready else 503, encode(told))
+
+    def front(self, connection: Connection) -> None:
+        text = page.page(self)
+        headers = (
+            b"content-security-policy: default-src 'none'; style-src 'unsafe-inline'\r\n"
+            b"x-content-type-options: nosniff\r\n"
+        )
+        connection.answer(200, text, kind=b"text/html; charset=utf-8", headers=headers)
+
+    def ground_truth(self, model: str, request: Request, connection: Connection) -> None:
+        kind = request.headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if kind != b"application/json":
+            # A web page elsewhere can make a browser send forms and text here, but not this type.
+            words = "content-type: expected application/json"
+            raise Refusal(Finding("serving.content-type", words), status=415)
+        self.live(model)
+        others = {
+            release
+            for name, live in (self.current.models if self.current else {}).items()
+            if name != model
+            for release in (live.stable.release, live.canary.release if live.canary else "")
+        }
+        self.loop.create_task(
+            self.take_truth(model, others, request, connection)
+        ).add_done_callback(lambda _: None)
+
+    async def take_truth(
+        self, model: str, others: set[str], request: Request, connection: Connection
+    ) -> None:
+        counter = self.ids.counter
+
+        def work() -> tuple[int, list[labels.Rejected]]:
+            folder = self.truth.folder
+
+            def known(name: str) -> str:
+                boot = name[:16]
+                if boot not in self.boots or boot == self.ids.boot:
+                    self.boots = {record.boot: record for record in spool.boots(folder)}
+                return labels.is_known(
+                    name, self.boots, own=self.ids.boot, counter=counter, releases=others
+                )
+
+            rows, rejected = labels.read(model, request.body, known, clock.now())
+            self.truth.write(rows)
+            return len(rows), rejected
+
+        try:
+            accepted, rejected = await self.loop.run_in_executor(self.disk, work)
+        except Refusal as refusal:
+            self.refuse(refusal, connection)
+        except OSError as error:
+            words = f"ground truth cannot be stored: {error.strerror}"
+            self.unavailable(connection, "serving.labels-full", words)
+        else:
+            told = {"accepted": accepted, "rejected": msgspec.to_builtins(rejected)}
+            connection.answer(202, encode(told))
+
+    def summary(self) -> str:
+        """One line for people: what is live."""
+        current = self.current
+        return ", ".join(
+            f"{name} {live.stable.manifest.version} ({short(live.stable.release)})"
+            for name, live in (current.models if current else {}).items()
+        )
+
+
+def compute(job: Job) -> tuple[Outputs, bytes, str]:
+    """Run a large request whole, in a thread."""
+    outputs = job.engine.run([job.rows])
+    name = job.desk.ids.name(job.engine.release, job.counter)
+    return outputs, job.form(job.engine, job.call, outputs, name), name
+
+
+def timeout_s(request: Request) -> float:
+    """Return the smaller of ten seconds and what the client asks for."""
+    asked = request.headers.get(b"falaj-timeout-ms", b"")
+    if asked.isdigit() and len(asked) < 10:
+        return min(TIMEOUT_S, int(asked) / 1000)
+    return TIMEOUT_S

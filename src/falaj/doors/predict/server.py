@@ -1,0 +1,344 @@
+"""The life of one server process: start, watch the plan, write the spool, drain, leave."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from falaj.base import time as clock
+from falaj.base.errors import FalajError, NotFound
+from falaj.base.files import write_atomic
+from falaj.doors.predict.http import Connection, Desk, Limits
+from falaj.doors.predict.routes import Predict
+from falaj.doors.predict.staging import Prepared, Stage, read_trust
+from falaj.facts.releases import Trust
+from falaj.facts.serving import TrafficPlan
+from falaj.serving.counts import Tally
+from falaj.serving.journal import CountsFile, LogFile, write_latencies
+from falaj.serving.labels import LabelFile
+from falaj.serving.plan import open_plan, succeed
+from falaj.serving.requests import RequestIds
+
+__all__ = ["PlanFile", "Server", "Settings", "start_ticks"]
+
+TICK_S: Final = 0.25
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """How one server process runs. Seconds."""
+
+    root: Path
+    spool: Path
+    trust: Path
+    host: str = "127.0.0.1"
+    port: int = 0
+    name: str = ""
+    shared_port: bool = False
+    drain_s: float = 0.3
+    leave_s: float = 10.0
+    reverify_s: float = 3600.0
+    limits: Limits = Limits()
+
+
+class PlanFile:
+    """plan.json as it was last seen: a change of time, size or inode is worth a look."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.seen: tuple[int, int, int] | None = None
+
+    def changed(self) -> bool:
+        try:
+            found = self.path.stat()
+        except OSError:
+            return False
+        mark = (found.st_mtime_ns, found.st_size, found.st_ino)
+        if mark == self.seen:
+            return False
+        self.seen = mark
+        return True
+
+    def read(self) -> bytes:
+        """Raises NotFound."""
+        try:
+            with self.path.open("rb") as file:
+                return file.read(2 * 1024 * 1024)
+        except OSError as error:
+            raise NotFound(
+                "serving.plan-missing",
+                f"{self.path.name}: {error.strerror}",
+                why="a server does what its signed traffic plan says",
+                fix="apply the environment from the control plane, or use `falaj serve FOLDER`",
+            ) from None
+
+
+class Server:
+    """One process. `fixed`: a plan of its own making and where its releases lie."""
+
+    def __init__(
+        self, settings: Settings, fixed: tuple[TrafficPlan, dict[str, Path]] | None = None
+    ) -> None:
+        self.settings = settings
+        self.fixed = fixed
+        self.boot = os.urandom(8).hex()
+        self.ids = RequestIds(self.boot)
+        settings.spool.mkdir(parents=True, exist_ok=True)
+        self.stage = Stage(settings.root, settings.spool, self.ids)
+        self.plan_file = PlanFile(settings.root / "plan.json")
+        self.tally = Tally(self.boot)
+        self.counts = CountsFile(settings.spool, self.boot)
+        self.log = LogFile(settings.spool, self.boot)
+        self.trust_version = 0
+        self.loader = ThreadPoolExecutor(1, "loader")
+        self.loading: asyncio.Task[None] | None = None
+        self.told: dict[str, int] = {}
+        self.refused_plan: bytes = b""
+        self.url = ""
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT. Raises FalajError when it cannot start."""
+        loop = asyncio.get_running_loop()
+        stopping = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stopping.set)
+        truth = LabelFile(self.settings.spool, self.boot)
+        app = Predict(loop, self.ids, self.tally, self.log, truth, _version(), self.settings.name)
+        self.app = app
+        self.plan_file.changed()
+        prepared = self._first()
+        app.switch(prepared)
+        app.problem = prepared.problem
+        gc.collect()
+        gc.freeze()
+        self.desk = Desk(app, self.settings.limits)
+        servers = await self._listen(loop)
+        self._tell()
+        ticking = loop.create_task(self._ticks())
+        reverifying = loop.create_task(self._reverify())
+        try:
+            await stopping.wait()
+            await self._drain(servers)
+        finally:
+            for task in (ticking, reverifying):
+                task.cancel()
+            self._flush(everything=True)
+            self._leave()
+        return 0
+
+    # start
+
+    def _first(self) -> Prepared:
+        trust = self._trust()
+        if self.fixed is not None:
+            plan, folders = self.fixed
+            return self.stage.prepare(plan, "", trust, None, folders=folders)
+        plan, digest = open_plan(self.plan_file.read(), trust, now=clock.now())
+        return self.stage.prepare(plan, digest, trust, None)
+
+    def _trust(self) -> Trust:
+        trust = read_trust(self.settings.trust, self.trust_version)
+        self.trust_version = trust.version
+        return trust
+
+    async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Server]:
+        """Public listener; and one of its own, because a shared port answers by chance."""
+        settings = self.settings
+
+        def protocol() -> Connection:
+            return Connection(self.desk)
+
+        try:
+            public = await loop.create_server(
+                protocol,
+                settings.host,
+                settings.port,
+                reuse_port=settings.shared_port or None,
+                backlog=1024,
+            )
+        except OSError as error:
+            raise FalajError(
+                "serving.port",
+                f"port {settings.port} on {settings.host}: {error.strerror}",
+                fix="choose another port, or 0 for a free one",
+            ) from None
+        servers = [public]
+        port = public.sockets[0].getsockname()[1]
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        self.url = self.own_url = f"http://{host}:{port}"
+        if settings.shared_port:
+            own = await loop.create_server(protocol, settings.host, 0)
+            servers.append(own)
+            self.own_url = f"http://{host}:{own.sockets[0].getsockname()[1]}"
+        return servers
+
+    def _tell(self) -> None:
+        settings = self.settings
+        if settings.name:
+            card = {
+                "pid": os.getpid(),
+                "url": self.url,
+                "own_url": self.own_url,
+                "boot": self.boot,
+                "started": clock.text(self.stage.began),
+                "ticks": start_ticks(os.getpid()),
+            }
+            write_atomic(settings.root / f"{settings.name}.json", msgspec.json.encode(card))
+            failed = settings.root / f"{settings.name}.failed"
+            failed.unlink(missing_ok=True)
+        ready = {"ready": True, "url": self.url, "boot": self.boot, "live": self.app.summary()}
+        print(msgspec.json.encode(ready).decode(), flush=True)
+
+    # life
+
+    async def _ticks(self) -> None:
+        """One clock for all: spool each quarter second, plan each half, deadlines each second."""
+        number = 0
+        while True:
+            await asyncio.sleep(TICK_S)
+            number += 1
+            try:
+                self._flush()
+                if number % 2 == 0 and self.fixed is None:
+                    self._look()
+                if number % 4 == 0:
+                    self.desk.tick()
+            except Exception as error:  # top of the door: the clock must not stop
+                print(f"falaj: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+    def _flush(self, *, everything: bool = False) -> None:
+        self.counts.write(self.tally.changes())
+        if everything:
+            while self.log.flush(4096):
+                pass
+            self.log.rotate()
+        elif self.log.waiting and not self.app.flushing:
+            self.app.flush_log()
+        current = self.app.current
+        models = current.models if current else {}
+        totals = {name: sum(live.latencies.counts) for name, live in models.items()}
+        if totals != self.told:
+            self.told = totals
+            told = {name: live.latencies.told() for name, live in models.items()}
+            with contextlib.suppress(OSError):  # a picture for people and edges; the next one comes
+                write_latencies(self.settings.spool, self.boot, told)
+
+    def _look(self) -> None:
+        """Start on a new plan, if there is one; one at a time."""
+        if (self.loading is None or self.loading.done()) and self.plan_file.changed():
+            self.loading = asyncio.get_running_loop().create_task(self._replan())
+
+    async def _replan(self) -> None:
+        """Prepare all, then switch; a plan that cannot be prepared is refused whole."""
+        app = self.app
+        loop = asyncio.get_running_loop()
+        current = app.current
+        try:
+            text = self.plan_file.read()
+            trust = self._trust()
+            plan, digest = open_plan(text, trust, now=clock.now())
+            was = current.digest if current else ""
+            if not succeed(plan, digest, current.plan if current else None, was):
+                app.problem = current.problem if current else ""
+                return
+            prepared = await loop.run_in_executor(
+                self.loader, self.stage.prepare, plan, digest, trust, current
+            )
+        except FalajError as error:
+            app.problem = f"plan refused: {error}"
+            print(f"falaj: {app.problem}", file=sys.stderr, flush=True)
+            return
+        except OSError as error:
+            # Nothing wrong with the plan: the disk is; the next look tries again.
+            app.problem = f"plan not applied: {error}"
+            self.plan_file.seen = None
+            return
+        app.switch(prepared)
+        app.problem = prepared.problem
+        app.isolated = ""
+        # What the old plan held is dropped in the loader's thread, not in the loop.
+        del current
+        await loop.run_in_executor(self.loader, gc.collect, 0)
+
+    async def _reverify(self) -> None:
+        """Hash again what runs: a finding takes this server out of service."""
+        app = self.app
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(self.settings.reverify_s)
+            current = app.current
+            if current is None or self.fixed is not None:
+                continue
+            try:
+                trust = self._trust()
+                found = await loop.run_in_executor(self.loader, self.stage.verify, current, trust)
+            except (FalajError, OSError) as error:
+                print(f"falaj: not verified again: {error}", file=sys.stderr, flush=True)
+                continue
+            if found and app.current is current:
+                app.isolated = f"isolated: {found}"
+                print(f"falaj: {app.isolated}", file=sys.stderr, flush=True)
+
+    # end
+
+    async def _drain(self, servers: list[asyncio.Server]) -> None:
+        """Not ready, then no new connection, then no open request, then gone."""
+        settings = self.settings
+        self.app.draining = True
+        self.desk.draining = True  # answers say close from now on
+        await asyncio.sleep(settings.drain_s)
+        for server in servers:
+            server.close()
+        self.desk.drain()
+        until = time.monotonic() + settings.leave_s
+        while self.desk.busy and time.monotonic() < until:
+            await asyncio.sleep(0.02)
+            self.desk.drain()
+        for connection in list(self.desk.connections):
+            connection.transport.close()
+        await asyncio.sleep(0)
+
+    def _leave(self) -> None:
+        self.app.bulk.shutdown(wait=False, cancel_futures=True)
+        self.loader.shutdown(wait=False, cancel_futures=True)
+        self.app.disk.shutdown(wait=True)
+        if self.settings.name:
+            card = self.settings.root / f"{self.settings.name}.json"
+            with contextlib.suppress(OSError, msgspec.MsgspecError, KeyError):
+                if msgspec.json.decode(card.read_bytes())["boot"] == self.boot:
+                    card.unlink()
+
+
+def start_ticks(pid: int) -> int:
+    """When a process started, in clock ticks since the machine did; 0 where nobody knows.
+
+    With it a process id names one process, also after the number was given to another.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+        return int(text.rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("falaj")
+    except PackageNotFoundError:
+        return "0"
+
+
+def serve(settings: Settings, fixed: tuple[TrafficPlan, dict[str, Path]] | None = None) -> Any:
+    """Run one server to its end; returns its exit code. Raises FalajError."""
+    return asyncio.run(Server(settings, fixed).run())

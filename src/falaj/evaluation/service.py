@@ -1,0 +1,124 @@
+"""Make every check that is asked for. A check that breaks is an `error`, never a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+import numpy as np
+from numpy.typing import NDArray
+
+from falaj.evaluation.bias import check_bias
+from falaj.evaluation.latency import check_latency
+from falaj.evaluation.quality import check_against_champion, check_quality
+from falaj.evaluation.robustness import check_robustness
+from falaj.evaluation.sets import EvaluationSet, Scorer
+from falaj.facts.checks import CheckResult, GateReport, Verdict
+from falaj.facts.data import ContractReport
+from falaj.facts.project import GatesTable
+
+__all__ = ["measure"]
+
+HALF = 0.5
+OnCheck = Callable[[CheckResult], None]
+
+
+def measure(
+    *,
+    candidate: EvaluationSet,
+    score: Scorer,
+    threshold: float | None,
+    champion: Scorer | None,
+    champion_release: str,
+    gates: GatesTable,
+    required: tuple[str, ...],
+    contracts: Sequence[ContractReport],
+    security: Sequence[CheckResult],
+    latencies_us: NDArray[np.int64] | None,
+    reuse: int,
+    subject: str,
+    policy: str,
+    now: datetime,
+    on_check: OnCheck,
+) -> GateReport:
+    """champion: scores the candidate's own rows; None when nothing is live yet.
+
+    reuse: candidates that these rows have judged before. subject: digest of the model's files.
+    """
+    limit = HALF if threshold is None else threshold
+    results: list[CheckResult] = []
+
+    def make(gate: str, check: Callable[[], Sequence[CheckResult]]) -> None:
+        for result in guarded(gate, check):
+            results.append(result)
+            on_check(result)
+
+    make("data", lambda: [result for report in contracts for result in report.results])
+    make("security", lambda: security)
+    scores = guarded_scores(score, candidate)
+    if isinstance(scores, CheckResult):
+        results.append(scores)
+    else:
+        quality, bias, robustness = gates.quality, gates.bias, gates.robustness
+        if quality is not None:
+            make(
+                "quality", lambda: [check_quality(candidate.y, scores, limit, quality, reuse=reuse)]
+            )
+        if quality is not None and champion is not None:
+            make(
+                "quality",
+                lambda: [
+                    check_against_champion(
+                        candidate.y, scores, champion(candidate.x), limit, quality
+                    )
+                ],
+            )
+        if bias is not None:
+            make("bias", lambda: check_bias(candidate, scores, limit, bias))
+        if robustness is not None:
+            make("robustness", lambda: check_robustness(candidate, scores, score, robustness))
+    latency = gates.latency
+    if latency is not None and latencies_us is not None:
+        make("latency", lambda: [check_latency(latencies_us, latency)])
+    return GateReport(
+        subject=subject,
+        policy=policy,
+        at=now,
+        results=tuple(results),
+        required=required,
+        champion=champion_release,
+    )
+
+
+def guarded(gate: str, check: Callable[[], Sequence[CheckResult]]) -> Sequence[CheckResult]:
+    try:
+        return check()
+    except Exception as error:
+        return [broken(gate, error)]
+
+
+def guarded_scores(score: Scorer, rows: EvaluationSet) -> NDArray[np.float64] | CheckResult:
+    """The candidate's scores; a model that gives no number cannot be judged."""
+    try:
+        found = score(rows.x)
+    except Exception as error:
+        return broken("quality", error)
+    bad = int((~np.isfinite(found)).sum())
+    if bad:
+        return CheckResult(
+            check="quality.scores",
+            gate="quality",
+            verdict=Verdict.FAIL,
+            reason=f"{bad} of {len(found)} scores are no number",
+            n=len(found),
+        )
+    return found
+
+
+def broken(gate: str, error: Exception) -> CheckResult:
+    return CheckResult(
+        check=f"{gate}.error",
+        gate=gate,
+        verdict=Verdict.ERROR,
+        reason=f"the check itself failed: {type(error).__name__}: {error}",
+    )

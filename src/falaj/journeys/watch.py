@@ -1,0 +1,191 @@
+"""Walk (d): what the servers left in their spool becomes labels of rollouts, windows and alerts.
+
+Everything in memory here can be rebuilt from the spool; what was counted is stored by `monitoring`
+together with how far it was read.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from msgspec.structs import asdict
+
+from falaj.base.errors import NotFound
+from falaj.facts.models import ModelVersion
+from falaj.facts.releases import Release
+from falaj.facts.rollouts import LiveMove, Rollout, Stratum
+from falaj.learning.join import Join, Labelled, strata
+from falaj.monitoring import service as monitors
+from falaj.ports.ground import Ground
+from falaj.serving import spool
+
+__all__ = ["Watch"]
+
+DRIFT: Final = "drift"
+LABELS: Final = "labels"
+EDGES: Final = "edges.json"
+
+
+class Arrivals:
+    """Joins answers and truth of one spool as they arrive; each pair is given once."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._join = Join()
+        self.answers: dict[str, int] = {}
+        self.truths: dict[str, int] = {}
+
+    def read(self, thresholds: Mapping[str, float]) -> list[Labelled]:
+        self._join.thresholds = thresholds
+        log = follow(spool.log(self._folder, self.answers), self.answers)
+        found = self._join.answers(log)
+        return found + self._join.truths(
+            follow(spool.labels(self._folder, self.truths), self.truths)
+        )
+
+
+def follow(marks: Iterator[spool.Mark], positions: dict[str, int]) -> Iterator[dict[str, Any]]:
+    """Rows as plain mappings; `positions` moves with them."""
+    for mark in marks:
+        positions[mark.name] = mark.offset
+        yield asdict(mark.fact)
+
+
+class Watch:
+    """The worker's memory of what it has read. A new worker starts with an empty one."""
+
+    def __init__(self, ground: Ground) -> None:
+        self._ground = ground
+        self._arrivals: dict[str, Arrivals] = {}
+        self._judged: dict[str, list[Labelled]] = defaultdict(list)  # rollout -> pairs
+
+    def strata(self, rollout: Rollout) -> list[Stratum]:
+        """Labelled answers of a rollout by arrival: what its analysis counts as `labels`."""
+        self._arrive(rollout.environment)
+        table = self._ground.project.environments[rollout.environment]
+        return strata(
+            self._judged[rollout.id],
+            round(rollout.plan.stratum_s * 1000),
+            rollout=rollout.id,
+            zone=table.region or self._ground.project.project.region,
+        )
+
+    def _arrive(self, environment: str) -> None:
+        arrivals = self._arrivals.setdefault(environment, Arrivals(self._spool(environment)))
+        for pair in arrivals.read(self._thresholds()):
+            if pair.rollout:
+                self._judged[pair.rollout].append(pair)
+
+    def _thresholds(self) -> dict[str, float]:
+        found = {}
+        for release in self._ground.store.find(Release):
+            try:
+                version = self._ground.store.get(ModelVersion, release.model_version).fact
+            except NotFound:
+                continue
+            if version.threshold is not None:
+                found[release.id] = version.threshold
+        return found
+
+    def _spool(self, environment: str) -> Path:
+        table = self._ground.project.environments[environment]
+        return self._ground.targets[table.target].spool(environment)
+
+    def turn(self) -> list[str]:
+        """Feed every monitor of every live release; return what was found, in words."""
+        done: list[str] = []
+        for environment in self._ground.project.environments:
+            seen: set[str] = set()
+            for move in self._ground.store.find(LiveMove, environment=environment):
+                if move.model not in seen:
+                    seen.add(move.model)
+                    done += self._drift(move)
+                    done += self._labels(move)
+        return done
+
+    def _drift(self, move: LiveMove) -> list[str]:
+        ground = self._ground
+        if ground.project.monitors.drift is None:
+            return []
+        release = ground.store.get(Release, move.stable).fact
+        edges = ground.root / release.folder / "reference" / EDGES
+        if not edges.is_file():
+            return []
+        since = monitors.positions(ground, move.environment, move.model, DRIFT)
+        offsets = dict(since)
+        rows = [
+            row
+            for row in follow(spool.log(self._spool(move.environment), since), offsets)
+            if row["model"] == move.model
+        ]
+        closed, alert = monitors.take(
+            ground,
+            move.environment,
+            move.model,
+            release.id,
+            edges.read_bytes(),
+            rows,
+            offsets,
+            now=ground.now(),
+            names=self._names(release),
+            since=since,
+        )
+        return told(closed, alert)
+
+    def _names(self, release: Release) -> tuple[str, ...]:
+        version = self._ground.store.get(ModelVersion, release.model_version).fact
+        return tuple(column.name for column in version.schema.inputs[0].columns)
+
+    def _labels(self, move: LiveMove) -> list[str]:
+        ground = self._ground
+        if ground.project.monitors.labels is None:
+            return []
+        since = monitors.positions(ground, move.environment, move.model, LABELS)
+        key = f"{move.environment}/{move.model}/{LABELS}"
+        arrivals = self._arrivals.get(key)
+        if arrivals is None or {**arrivals.answers, **arrivals.truths} != since:
+            # A new worker: what was counted before is read again and left aside.
+            arrivals = self._arrivals[key] = Arrivals(self._spool(move.environment))
+            known = counted(arrivals, since, self._thresholds())
+        else:
+            known = set()
+        fresh = [p for p in arrivals.read(self._thresholds()) if (p.request, p.row) not in known]
+        closed, alert = monitors.take_labels(
+            ground,
+            move.environment,
+            move.model,
+            move.stable,
+            fresh,
+            {**arrivals.answers, **arrivals.truths},
+            now=ground.now(),
+            since=since,
+        )
+        return told(closed, alert)
+
+
+def counted(
+    arrivals: Arrivals, since: Mapping[str, int], thresholds: Mapping[str, float]
+) -> set[tuple[str, int]]:
+    """Pairs whose both sides lie before the stored positions: they were counted already."""
+    if not since:
+        return set()
+    folder = arrivals._folder  # noqa: SLF001 the same module
+    join = Join()
+    join.thresholds = thresholds
+    before = [m for m in spool.log(folder) if m.offset <= since.get(m.name, 0)]
+    truths = [m for m in spool.labels(folder) if m.offset <= since.get(m.name, 0)]
+    pairs = join.answers(asdict(m.fact) for m in before) + join.truths(
+        asdict(m.fact) for m in truths
+    )
+    return {(pair.request, pair.row) for pair in pairs}
+
+
+def told(closed: Any, alert: Any) -> list[str]:
+    lines = [
+        f"window {window.opens:%Y-%m-%d} of {window.monitor}: {window.rows} rows"
+        for window in closed
+    ]
+    return [*lines, f"alert: {alert.title}"] if alert is not None else lines
