@@ -79,20 +79,34 @@ def compared(
 
 def peer(name: str) -> Path:
     """The bin folder of a peer's own environment, made from its lock on first use."""
+    return environment(name, HERE / "requirements" / f"{name}.txt")
+
+
+def ours() -> Path:
+    """Falaj as a user has it: without the tools of its developers, some of which slow others down."""
+    return environment("falaj", ROOT / "requirements" / "demo.txt", ROOT)
+
+
+def environment(name: str, lock: Path, project: Path | None = None) -> Path:
     home = HERE / ".envs" / name
-    lock = HERE / "requirements" / f"{name}.txt"
     stamp = home / "lock.txt"
-    if stamp.exists() and stamp.read_text() == lock.read_text():
+    wanted = lock.read_text() + ((project / "pyproject.toml").read_text() if project else "")
+    if stamp.exists() and stamp.read_text() == wanted:
         return home / "bin"
     say(f"installing {name} into its own environment; this takes minutes, once")
     shutil.rmtree(home, ignore_errors=True)
-    uv = OURS / "uv"
     quiet = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
     quiet["UV_SYSTEM_CERTS"] = "true"
+    quiet["UV_BUILD_CONSTRAINT"] = str(ROOT / "requirements" / "sdist.txt")
+    python = home / "bin" / "python"
+    uv = [OURS / "uv", "-q", "pip"]
     subprocess.run([sys.executable, "-m", "venv", home], check=True, env=quiet)
-    install = [uv, "-q", "pip", "sync", "--require-hashes", "--compile-bytecode", lock]
-    subprocess.run([*install, "--python", home / "bin" / "python"], check=True, env=quiet)
-    stamp.write_text(lock.read_text())
+    sync = [*uv, "sync", "--python", python, "--require-hashes", "--compile-bytecode", lock]
+    subprocess.run(sync, check=True, env=quiet)
+    if project is not None:
+        flags = ("--offline", "--no-build-isolation", "--no-deps", "--editable")
+        subprocess.run([*uv, "install", "--python", python, *flags, project], check=True, env=quiet)
+    stamp.write_text(wanted)
     return home / "bin"
 
 

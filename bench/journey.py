@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any
 
-from bench.harness import OURS, QUIET, Row, say, version, write
+from bench.harness import QUIET, Row, ours, say, version, write
 
 NOTES = """
 Wall and CPU seconds (median) of each stage of `falaj demo`, in an empty folder each time. There is
@@ -36,16 +36,17 @@ def main(*, quick: bool) -> int:
     rows.append(
         Row(metric="whole", unit="wall_s", ours=whole, target=WHOLE_S, holds=whole <= WHOLE_S)
     )
-    versions = {"falaj": version(OURS / "python", "falaj")}
+    versions = {"falaj": version(ours() / "python", "falaj")}
     return write("journey", rows, versions=versions, load=load, notes=NOTES)
 
 
 def stages() -> Iterator[tuple[str, dict[str, Any]]]:
     """One run of the demo. Raises RuntimeError when it fails or names no stage."""
+    here = ours()
     with tempfile.TemporaryDirectory() as folder:
-        env = {**QUIET, "HOME": folder, "PATH": f"{OURS}:/usr/bin:/bin"}
+        env = {**QUIET, "HOME": folder, "PATH": f"{here}:/usr/bin:/bin"}
         done = subprocess.run(
-            [OURS / "falaj", "demo", "--json"],
+            [here / "falaj", "demo", "--json"],
             cwd=folder,
             env=env,
             stdin=subprocess.DEVNULL,

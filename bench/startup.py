@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from bench.harness import OURS, QUIET, ROOT, compared, interleaved, peer, version, write
+from bench.harness import QUIET, ROOT, compared, interleaved, ours, peer, version, write
 
 NOTES = """
 CPU time (user + system, milliseconds, median) of the whole command, bytecode compiled for all.
@@ -18,20 +18,24 @@ The peers' `--help` is what their completion would cost at each press of the tab
 
 def main(*, quick: bool) -> int:
     load = os.getloadavg()[0]
-    mlflow, zenml = peer("mlflow"), peer("zenml")
-    python = OURS / "python"
+    here, mlflow, zenml = ours(), peer("mlflow"), peer("zenml")
+    python = here / "python"
     subprocess.run([python, "-m", "compileall", "-q", ROOT / "src"], check=True)
     with tempfile.TemporaryDirectory() as scratch:
-        project = Path(scratch)
-        env = {**QUIET, "HOME": scratch, "PATH": f"{OURS}:/usr/bin:/bin"}
+        project = Path(scratch) / "flights"
+        env = {**QUIET, "HOME": scratch, "PATH": f"{here}:/usr/bin:/bin"}
         subprocess.run(
-            [OURS / "falaj", "init"], cwd=project, env=env, check=True, capture_output=True
+            [here / "falaj", "init", project.name],
+            cwd=scratch,
+            env=env,
+            check=True,
+            capture_output=True,
         )
         costs = interleaved(
             {
                 "bare python": [python, "-c", "pass"],
-                "falaj --help": [OURS / "falaj", "--help"],
-                "falaj status": [OURS / "falaj", "status"],
+                "falaj --help": [here / "falaj", "--help"],
+                "falaj status": [here / "falaj", "status"],
                 "import falaj": [python, "-c", "import falaj"],
                 "mlflow --help": [mlflow / "mlflow", "--help"],
                 "import mlflow": [mlflow / "python", "-c", "import mlflow"],
@@ -53,8 +57,8 @@ def main(*, quick: bool) -> int:
         ("falaj status", "mlflow --help", 1.0),
     )
     rows = [
-        compared(ours, ms[ours], ms[theirs], theirs, unit="ms CPU", target=target)
-        for ours, theirs, target in asked
+        compared(mine, ms[mine], ms[theirs], theirs, unit="ms CPU", target=target)
+        for mine, theirs, target in asked
     ]
     versions = {
         "falaj": version(python, "falaj"),

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
     from falaj.journeys.retrain import Due
     from falaj.journeys.watch import Watch
 
-__all__ = ["STATE", "Works", "find_root"]
+__all__ = ["DUTIES", "STATE", "Works", "find_root"]
 
 STATE: Final = ".falaj"
 FILE: Final = "falaj.toml"
+DUTIES: Final = frozenset({"rollouts", "monitors", "learning"})
 WATCH_EVERY_S: Final = 2.0
-LEASE_S: Final = 300.0  # a retraining's step may take that long
+LEASE_S: Final = 5.0  # what is written is fenced by revisions; the lease only saves double work
 
 
 def find_root(start: Path) -> Path:
@@ -106,19 +107,25 @@ class Works:
     def close(self) -> None:
         self._store.close()
 
-    def turn(self) -> list[str]:
-        """One turn over everything that waits. Whatever it leaves is found by the next turn."""
+    def turn(self, duties: frozenset[str] = DUTIES) -> list[str]:
+        """One turn over everything that waits. Whatever it leaves is found by the next turn.
+
+        duties: training takes minutes, so a worker of its own can do `learning` while another one
+        carries rollouts on.
+        """
         from falaj.journeys import roll_out
         from falaj.journeys.watch import Watch
 
         self._watch = self._watch or Watch(self.ground)
-        done = roll_out.reconcile(self.ground, self.name, self._watch.strata)
-        if monotonic() - self._watched >= WATCH_EVERY_S:
-            lease = self.ground.store.take("monitors", self.name, LEASE_S)
-            if lease is not None:
+        done: list[str] = []
+        if "rollouts" in duties:
+            done += roll_out.reconcile(self.ground, self.name, self._watch.strata)
+        if "monitors" in duties and monotonic() - self._watched >= WATCH_EVERY_S:
+            if self.ground.store.take("monitors", self.name, LEASE_S) is not None:
                 done += self._watch.turn()
-                done += self.learn()
             self._watched = monotonic()
+        if "learning" in duties and self.ground.store.take("learning", self.name, LEASE_S):
+            done += self.learn()
         self.ground.store.integrate()
         return done
 
@@ -126,6 +133,8 @@ class Works:
         """Propose a retraining where one is due, or bring one a step further."""
         from falaj.journeys import retrain
 
+        if not self.ground.project.learning.retrain:
+            return []
         proposal = retrain.propose(self.ground)
         if proposal is not None:
             return [f"retraining proposed: {proposal.reason}"]

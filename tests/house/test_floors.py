@@ -114,7 +114,14 @@ def test_help_is_cheap(bare):
 HEAVY = {  # package -> where it may be imported at all
     "scipy": (),
     "pandas": (),
-    "polars": ("data/", "links/frames/", "pipelines/model.py", "base/frames.py", "journeys/"),
+    "polars": (
+        "data/",
+        "links/frames/",
+        "pipelines/model.py",
+        "base/frames.py",
+        "journeys/",
+        "doors/cli/demo/",
+    ),
     "sklearn": ("links/frames/", "pipelines/", "evaluation/"),
     "skl2onnx": ("links/frames/", "pipelines/"),
 }

@@ -306,7 +306,9 @@ class Client:
     def raw(self, data, *, wait=2.0, half=False, step=None):
         """Send bytes as they are, read until the end or silence."""
         with socket.create_connection((self.host, self.port), timeout=wait) as sock:
-            for part in [data] if step is None else [data[i : i + step] for i in range(0, len(data), step)]:
+            for part in (
+                [data] if step is None else [data[i : i + step] for i in range(0, len(data), step)]
+            ):
                 sock.sendall(part)
             if half:
                 sock.shutdown(socket.SHUT_WR)

@@ -44,7 +44,7 @@ __all__ = ["Labels", "live", "reconcile", "roll_back", "start", "steer"]
 
 PLAN_TYPE: Final = "application/vnd.falaj.plan+json"
 PLAN_SIGNER: Final = "plan-signer"
-LEASE_S: Final = 30.0
+LEASE_S: Final = 5.0  # renewed each turn; a killed worker holds nobody up for longer
 GIVE_UP_S: Final = 30.0  # a target that cannot start a release for so long sends it back
 CHAMPION: Final = "champion"
 

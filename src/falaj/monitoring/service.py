@@ -76,7 +76,8 @@ def take(
 
     def count(state: MonitorState, *, fresh: bool) -> Counted:
         frozen = open_reference(reference)
-        given = rows if fresh else ()
+        given = list(rows) if fresh else []
+        state = windows.skip_partial(state, given, length=length)
         state = windows.add(state, given, frozen, length=length, names=names, chosen=table.features)
         until = _until(state, length, timedelta(0), flush=flush)
         after, closed = windows.close(

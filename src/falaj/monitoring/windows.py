@@ -35,6 +35,7 @@ __all__ = [
     "due",
     "event_time",
     "judged",
+    "skip_partial",
     "start_of",
     "watched",
     "watermark",
@@ -72,6 +73,24 @@ def event_time(row: Mapping[str, Any]) -> datetime | None:
     except ValueError:
         return None
     return None if found - at > AHEAD else found
+
+
+def skip_partial(
+    state: MonitorState, rows: Sequence[Mapping[str, Any]], *, length: timedelta
+) -> MonitorState:
+    """Leave out the window that the release entered in the middle.
+
+    Half a week holds other weekdays than a whole one: that is no drift. A window whose first row
+    comes within its first 1/24 counts as whole. Rows that are left out are told in `late`.
+    """
+    if state.latest is not None or state.closed_until is not None:
+        return state
+    times = [event_time(row) for row in rows if row["release"] == state.release]
+    first = min((at for at in times if at is not None), default=None)
+    if first is None:
+        return state
+    start = start_of(first, length)
+    return state if first - start <= length / 24 else replace(state, closed_until=start + length)
 
 
 def watermark(state: MonitorState, lateness: timedelta) -> datetime | None:
@@ -363,8 +382,8 @@ def compare(reference: Hist, window: Hist) -> Compared:
     unseen = int(b[a == 0].sum())
     starts = [start for start, _ in merged_cells(a)]
     cells = [
-        np.add.reduceat(a, starts).tolist() + [0],
-        np.add.reduceat(np.where(a == 0, 0, b), starts).tolist() + [unseen],
+        [*np.add.reduceat(a, starts).tolist(), 0],
+        [*np.add.reduceat(np.where(a == 0, 0, b), starts).tolist(), unseen],
     ]
     missing = (reference.nan + reference.null, window.nan + window.null)
     rows = np.array([[*one, lost] for one, lost in zip(cells, missing, strict=True)])

@@ -90,10 +90,8 @@ def decide(rollout: Rollout, finding: Finding, *, now: datetime) -> tuple[Rollou
         why = f"paused by a person: {rollout.asked_why}"
         return unasked(rollout, phase=Phase.PAUSED, since=now, why=why), Move("pause", (why,))
     if finding.outcome is Outcome.PAUSE:
-        why = "; ".join(finding.reasons)
-        return replace(rollout, phase=Phase.PAUSED, since=now, why=why), Move(
-            "pause", finding.reasons
-        )
+        paused = replace(rollout, phase=Phase.PAUSED, since=now, why=finding.reasons[0])
+        return paused, Move("pause", finding.reasons)
     if (now - rollout.since).total_seconds() < rollout.plan.hold_s:
         return rollout, Move("hold", ())
     proven = finding.outcome is Outcome.PROMOTE
@@ -102,17 +100,18 @@ def decide(rollout: Rollout, finding: Finding, *, now: datetime) -> tuple[Rollou
             return rollout, Move("hold", finding.reasons)
         why = "proven early" if proven else "planned exposure reached"
         risen = replace(rollout, step=rollout.step + 1, since=now, why=why)
-        return risen, Move("advance", finding.reasons)
+        return risen, Move("advance", (why, *finding.reasons))
     if not proven:
         return rollout, Move("hold", finding.reasons)
-    promoting = replace(rollout, phase=Phase.PROMOTING, since=now, why="; ".join(finding.reasons))
-    return promoting, Move("promote", finding.reasons)
+    why = f"proven within the margin: {', '.join(rollout.plan.prove)}"
+    promoting = replace(rollout, phase=Phase.PROMOTING, since=now, why=why)
+    return promoting, Move("promote", (why, *finding.reasons))
 
 
 def back(
     rollout: Rollout, now: datetime, action: str, reasons: tuple[str, ...]
 ) -> tuple[Rollout, Move]:
-    going = unasked(rollout, phase=Phase.ROLLING_BACK, since=now, why="; ".join(reasons))
+    going = unasked(rollout, phase=Phase.ROLLING_BACK, since=now, why=reasons[0])
     return going, Move(action, reasons)
 
 

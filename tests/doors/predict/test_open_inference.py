@@ -249,7 +249,13 @@ def test_the_page_says_what_a_person_wants_to_know(running):
     assert status == 200
     assert headers["content-type"] == "text/html; charset=utf-8"
     assert "default-src 'none'" in headers["content-security-policy"]
-    for expected_words in ("answers requests", "delay", running.release.id[7:19], "dep_delay", "curl"):
+    for expected_words in (
+        "answers requests",
+        "delay",
+        running.release.id[7:19],
+        "dep_delay",
+        "curl",
+    ):
         assert expected_words in words
     tags = Tags()
     tags.feed(words)

@@ -239,6 +239,15 @@ def test_values_that_the_reference_never_had_are_a_cell_of_their_own(bench):
     assert not found.violated
 
 
+def test_a_column_that_was_always_missing_and_comes_back_is_found(bench):
+    reference = open_reference(freeze({"a": np.full(1000, np.nan)}, np.zeros(1000, int)))
+    for x, violated in ((None, False), (7.0, True)):
+        rows = [bench.row([x]) for _ in range(600)]
+        state = windows.add(bench.state(), rows, reference, length=LENGTH)
+        (found,) = close(bench, state, reference)[1][0].features
+        assert (found.violated, found.ks) == (violated, 0.0)
+
+
 def test_a_column_that_is_lost_is_found(bench, reference):
     rows = [row | {"x": [row["x"][0], None, 4.0]} for row in bench.rows(800)]
     state = windows.add(bench.state(), rows, reference, length=LENGTH)
@@ -315,7 +324,7 @@ def test_a_day_of_twenty_columns_is_counted_within_a_second_of_cpu(bench):
     x = rng.normal(size=(n, 20))
     x[rng.random(x.shape) < 0.02] = np.nan
     rows = [
-        bench.row([None if v != v else v for v in one], i / n * 6000)
+        bench.row([None if math.isnan(v) else v for v in one], i / n * 6000)
         for i, one in enumerate(x.tolist())
     ]
     began = clock.process_time()

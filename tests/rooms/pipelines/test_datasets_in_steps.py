@@ -7,6 +7,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import falaj
 from falaj.base.errors import FalajError
 from falaj.data.datasets import open_dataset
 from falaj.facts.runs import Environment
@@ -193,3 +194,9 @@ def test_the_result_after_edits_is_the_result_from_nothing(tmp_path_factory, pro
         assert value(kept) == value(clean)
         clean.close()
     kept.close()
+
+
+def test_a_metric_is_refused_where_it_is_logged():
+    with pytest.raises(FalajError) as caught:
+        falaj.log(auc=float("nan"))
+    assert caught.value.code == "pipelines.metric-not-finite" and caught.value.problems[0].fix

@@ -17,7 +17,9 @@ def record(ids):
     return Boot(boot=ids.boot, at=datetime.now(UTC), pid=1, slots=slots)
 
 
-@given(st.lists(st.text(min_size=1, max_size=5), min_size=1, unique=True), st.integers(1, 2**48 - 1))
+@given(
+    st.lists(st.text(min_size=1, max_size=5), min_size=1, unique=True), st.integers(1, 2**48 - 1)
+)
 def test_every_name_leads_to_its_release(releases, counter):
     ids = RequestIds(BOOT)
     for release in releases:

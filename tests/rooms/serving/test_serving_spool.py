@@ -116,7 +116,7 @@ def test_a_full_log_drops_and_counts(tmp_path):
     assert written == log.rows
     assert log.dropped == {"space": 50 - written}
     for _ in range(journal.LOG_WAITING + 5):
-        log.add(1, lambda: [])
+        log.add(1, list)
     assert log.dropped["queue"] == 5
 
 
@@ -129,7 +129,9 @@ def test_a_broken_disk_drops_and_counts(tmp_path):
 
 def test_a_damaged_line_does_not_hide_the_next(tmp_path):
     good = msgspec.json.encode(count(1)) + b"\n"
-    (tmp_path / f"counts-{BOOT}-000000.jsonl").write_bytes(b"{broken\n\n" + good + b'{"source":1}\n')
+    (tmp_path / f"counts-{BOOT}-000000.jsonl").write_bytes(
+        b"{broken\n\n" + good + b'{"source":1}\n'
+    )
     assert [mark.fact.seq for mark in spool.counts(tmp_path)] == [1]
 
 

@@ -7,21 +7,19 @@ import re
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from falaj.base.time import parse_instant
 from falaj.doors.predict.http import REASONS, Connection, Request, error_body
+from falaj.doors.predict.staging import Live
+from falaj.doors.predict.state import State
 from falaj.serving.counts import CANARY, STABLE, Cell
 from falaj.serving.journal import moment
 from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.spool import LogRow
 from falaj.serving.wire.v2 import Call
-
-if TYPE_CHECKING:
-    from falaj.doors.predict.routes import Predict
-    from falaj.doors.predict.staging import Live
 
 __all__ = ["LOGGED", "Job", "predict_body", "v2_body"]
 
@@ -55,7 +53,7 @@ class Job:
 
     def __init__(
         self,
-        desk: Predict,
+        desk: State,
         live: Live,
         call: Call,
         request: Request,
@@ -136,7 +134,7 @@ class Job:
             desk.tally.count(self.cell, self.assigned, -1 if rescued else us)
         if self.assigned == STABLE:
             self.live.latencies.add(us)
-        desk.answered(self, "rescued" if rescued else "ok", us, outputs, request)
+        self.remember("rescued" if rescued else "ok", us, outputs, request)
 
     def broken(self, why: str, waited_ns: int, status: int = 500) -> None:
         """No arm could answer."""
@@ -155,7 +153,16 @@ class Job:
             desk.tally.count(self.cell, self.assigned, -1)
         desk.failures += 1
         desk.last_failure = f"{self.live.name}: {why}"
-        desk.answered(self, code, us, None, request)
+        self.remember(code, us, None, request)
+
+    def remember(self, outcome: str, us: int, outputs: Outputs | None, request: str) -> None:
+        at = time.time_ns()
+        key = (self.live.name, self.engine.release, ARMS[self.assigned], outcome)
+        self.desk.answered(
+            key,
+            min(self.rows.n, LOGGED),
+            lambda: self.log_rows(at, outcome, us, outputs, request),
+        )
 
     def log_rows(
         self, at_ns: int, outcome: str, us: int, outputs: Outputs | None, request: str

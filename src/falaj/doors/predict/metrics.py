@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from falaj.base.digests import short
+from falaj.doors.predict.http import Desk
+from falaj.doors.predict.state import State
 from falaj.serving.counts import EDGES_US
-
-if TYPE_CHECKING:
-    from falaj.doors.predict.http import Desk
-    from falaj.doors.predict.routes import Predict
 
 __all__ = ["KIND", "text"]
 
 KIND: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
 
 
-def text(desk: Predict, door: Desk) -> bytes:
+def text(desk: State, door: Desk) -> bytes:
     """Tell the state of the process."""
     lines: list[str] = []
 

@@ -6,15 +6,13 @@ No script, no form, nothing from elsewhere. `esc` is the only way text gets in.
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 import msgspec
 
 from falaj.base.digests import short
-
-if TYPE_CHECKING:
-    from falaj.doors.predict.routes import Predict
-    from falaj.doors.predict.staging import Live
+from falaj.doors.predict.staging import Live
+from falaj.doors.predict.state import State
 
 __all__ = ["esc", "page"]
 
@@ -36,7 +34,7 @@ def esc(value: object) -> str:
     return text.replace('"', "&quot;").replace("'", "&#39;")
 
 
-def page(desk: Predict) -> bytes:
+def page(desk: State) -> bytes:
     current = desk.current
     problem = desk.isolated or desk.problem
     state = "answers requests" if desk.ready else "does not take requests"

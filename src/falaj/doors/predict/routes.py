@@ -13,14 +13,14 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from falaj.base import time as clock
-from falaj.base.digests import short
 from falaj.doors.predict import metrics, page
 from falaj.doors.predict.http import Connection, Request, error_body
 from falaj.doors.predict.jobs import Job, predict_body, v2_body
 from falaj.doors.predict.staging import Live, Prepared
+from falaj.doors.predict.state import State
 from falaj.facts.serving import Boot
 from falaj.serving import labels, spool
-from falaj.serving.batching import MAX_ROWS, Turn
+from falaj.serving.batching import MAX_ROWS
 from falaj.serving.counts import CANARY, STABLE, Tally
 from falaj.serving.journal import LogFile
 from falaj.serving.loading import EngineFailed, Loaded, Outputs
@@ -47,7 +47,7 @@ class Hot(NamedTuple):
     form: Callable[[Loaded, v2.Call, Outputs, str], bytes]
 
 
-class Predict:
+class Predict(State):
     """The application of one server process. Everything but bulk work runs on its loop."""
 
     def __init__(
@@ -60,31 +60,13 @@ class Predict:
         version: str,
         name: str = "",
     ) -> None:
-        self.loop = loop
-        self.ids = ids
-        self.tally = tally
-        self.log = log
+        super().__init__(loop, ids, tally, log, name)
         self.truth = truth
         self.version = version
-        self.name = name
-        self.turn = Turn(loop.call_soon)
-        self.current: Prepared | None = None
         self.hot: dict[bytes, Hot] = {}
-        self.heads: dict[str, bytes] = {}
-        self.outcomes: dict[tuple[str, str, str, str], int] = {}
-        self.shed: dict[str, int] = {}
-        self.refusals: dict[str, int] = {}
-        self.failures = 0
-        self.last_failure = ""
-        self.problem = ""
-        self.isolated = ""
-        self.draining = False
-        self.flushing = False
         self.bulk = ThreadPoolExecutor(2, "bulk")
         self.disk = ThreadPoolExecutor(1, "disk")
         self.bulk_waiting = 0
-        self.started = time.time()
-        self.plan_since = time.time()
         self.boots: dict[str, Boot] = {}
 
     def switch(self, prepared: Prepared) -> None:
@@ -108,10 +90,6 @@ class Predict:
         self.current, self.hot = prepared, hot
         self.plan_since = time.time()
         self.log.rotate()
-
-    @property
-    def ready(self) -> bool:
-        return self.current is not None and not self.draining and not self.isolated
 
     def __call__(self, request: Request, connection: Connection) -> None:
         """Answer `connection` once, now or later; nothing leaves here as an exception."""
@@ -240,25 +218,6 @@ class Predict:
             self.refuse(refusal, connection)
         finally:
             self.bulk_waiting -= 1
-
-    def answered(
-        self, job: Job, outcome: str, us: int, outputs: Outputs | None, request: str
-    ) -> None:
-        """Count what happened, and leave the row for the log."""
-        arm = "stable" if job.assigned == STABLE else "canary"
-        key = (job.live.name, job.engine.release, arm, outcome)
-        self.outcomes[key] = self.outcomes.get(key, 0) + 1
-        at = time.time_ns()
-        self.log.add(min(job.rows.n, 64), lambda: job.log_rows(at, outcome, us, outputs, request))
-        if self.log.waiting_rows >= 128 and not self.flushing:
-            self.flushing = True
-            self.loop.call_soon(self.flush_log)
-
-    def flush_log(self) -> None:
-        """Write a block; when more waits, let the loop answer requests in between."""
-        self.flushing = self.log.flush()
-        if self.flushing:
-            self.loop.call_soon(self.flush_log)
 
     def refuse(self, refusal: Refusal, connection: Connection) -> None:
         """4xx: in no arm, counted apart."""
@@ -460,14 +419,6 @@ class Predict:
         else:
             told = {"accepted": accepted, "rejected": msgspec.to_builtins(rejected)}
             connection.answer(202, encode(told))
-
-    def summary(self) -> str:
-        """One line for people: what is live."""
-        current = self.current
-        return ", ".join(
-            f"{name} {live.stable.manifest.version} ({short(live.stable.release)})"
-            for name, live in (current.models if current else {}).items()
-        )
 
 
 def compute(job: Job) -> tuple[Outputs, bytes, str]:

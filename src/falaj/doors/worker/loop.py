@@ -24,6 +24,7 @@ def work(
     *,
     every: float,
     once: bool = False,
+    duties: frozenset[str],
     say: Say,
     stop: threading.Event | None = None,
 ) -> None:
@@ -31,7 +32,7 @@ def work(
     wait = every
     while not (stop and stop.is_set()):
         try:
-            for line in works.turn():
+            for line in works.turn(duties):
                 say(f"{instants.text(instants.now())} {line}")
             wait = every
         except Conflict:

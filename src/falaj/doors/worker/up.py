@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import uvicorn
 
+from falaj.app import DUTIES
 from falaj.base.errors import FalajError
 from falaj.doors.api.app import create
 from falaj.doors.worker.loop import work
@@ -32,7 +33,10 @@ def serve(works: Works, *, host: str, port: int, worker: bool, say: Callable[[st
     say(f"  export FALAJ_URL={address}; falaj access token > token; export FALAJ_TOKEN_FILE=token")
     stop = threading.Event()
     helper = threading.Thread(
-        target=work, args=(works,), kwargs={"every": 0.5, "say": say, "stop": stop}, daemon=True
+        target=work,
+        args=(works,),
+        kwargs={"every": 0.5, "duties": DUTIES, "say": say, "stop": stop},
+        daemon=True,
     )
     if worker:
         helper.start()

@@ -95,9 +95,6 @@ class LocalTarget:
     def spool(self, environment: str) -> Path:
         return self._folder(environment) / "spool"
 
-    def spool(self, environment: str) -> Path:
-        return self._folder(environment) / "spool"
-
     def stop(self, environment: str) -> None:
         here = self._folder(environment)
         if not here.is_dir():

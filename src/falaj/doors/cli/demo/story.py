@@ -27,6 +27,8 @@ __all__ = ["Failed", "Tale"]
 MODEL: Final = "flight-delay"
 PLACE: Final = "production"
 READER: Final = "layla"  # the second identity: approves what the owner made
+OPERATOR: Final = "operator"
+TRAINER: Final = "trainer"
 OVER: Final = ("promoted", "rolled-back", "aborted")
 PATIENCE_S: Final = 60.0
 QUIET: Final = {"CI": "1", "NO_COLOR": "1"}
@@ -43,7 +45,8 @@ class Tale:
 
     def __init__(self, folder: Path, story: Story) -> None:
         self.folder, self.story = folder, story
-        self.worker: subprocess.Popen[bytes] | None = None
+        self.workers: dict[str, subprocess.Popen[bytes]] = {}
+        self.first = ""  # the proposal that became the challenger
         self.moments: list[tuple[str, str, str]] = []  # when, what, release that must answer
 
     def __enter__(self) -> Self:
@@ -55,14 +58,15 @@ class Tale:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop what was started: the worker by its pid, the servers through their target."""
-        if self.worker is not None:
-            self.worker.terminate()
+        """Stop what was started: the workers by their pid, the servers through their target."""
+        for worker in self.workers.values():
+            worker.terminate()
+        for worker in self.workers.values():
             try:
-                self.worker.wait(timeout=10)
+                worker.wait(timeout=10)
             except subprocess.TimeoutExpired:
-                self.worker.kill()
-                self.worker.wait()
+                worker.kill()
+                worker.wait()
         if hasattr(self, "works"):
             self.works.ground.targets["local"].stop(PLACE)
             self.works.close()
@@ -88,13 +92,7 @@ class Tale:
     def gate(self) -> dict[str, Any]:
         self.story.command("falaj gate")
         report: dict[str, Any] = self.owner.post("/gates", {"environment": PLACE})
-        for result in report["results"]:
-            if result["gate"] != "data":
-                word = terminal.mark(result["verdict"])
-                self.story.say(f"{word}  {result['check']}  {measured(result)}")
-        contract = [r for r in report["results"] if r["gate"] == "data"]
-        passed = sum(r["verdict"] == "pass" for r in contract)
-        self.story.say(f"{terminal.mark('pass')}  data  {passed} of {len(contract)} promises kept")
+        self.results(report)
         verdict = verdict_of(report)
         if verdict != "pass":
             bad = [r for r in report["results"] if r["verdict"] != "pass"]
@@ -104,6 +102,15 @@ class Tale:
                 fix=f"cd {self.folder} && falaj gate --explain",
             )
         return report
+
+    def results(self, report: dict[str, Any]) -> None:
+        for result in report["results"]:
+            if result["gate"] != "data":
+                word = terminal.mark(result["verdict"])
+                self.story.say(f"{word}  {result['check']}  {measured(result)}".rstrip())
+        contract = [r for r in report["results"] if r["gate"] == "data"]
+        passed = sum(r["verdict"] == "pass" for r in contract)
+        self.story.say(f"{terminal.mark('pass')}  data  {passed} of {len(contract)} promises kept")
 
     def release(self, version: str) -> dict[str, Any]:
         self.story.command(f"falaj release create --version {version}")
@@ -126,11 +133,17 @@ class Tale:
             self.story.say(f"refused: {refusal}")
         else:
             raise Failed("demo.four-eyes", "an author could approve an own change")
-        self.story.command(f"falaj --as {READER} approve {change['id']} -m ...")
-        change = self.reader.post(
-            f"/changes/{change['id']}/approve", {"comment": "read the evidence", **words}
+        return self.judged(change["id"])
+
+    def judged(self, name: str) -> dict[str, Any]:
+        """The reader looks at the change and signs what was seen."""
+        self.story.command(f"falaj --as {READER} approve {name} -m ...")
+        seen = self.reader.get(f"/changes/{name}")["change"]
+        words = {"shown_release": seen["release"], "shown_evidence": seen["evidence"]}
+        change: dict[str, Any] = self.reader.post(
+            f"/changes/{name}/approve", {"comment": "read the evidence", **words}
         )
-        self.story.say(f"{change['id']} is {change['state']}")
+        self.story.say(f"{name} is {change['state']}, signed by {READER}")
         return change
 
     def start(self, change: dict[str, Any]) -> dict[str, Any]:
@@ -166,17 +179,19 @@ class Tale:
                 raise Failed("demo.no-traffic-left", f"the flights ended before {now['id']} did")
 
     def decision(self, decision: dict[str, Any]) -> None:
-        numbers = decision["numbers"]
-        totals = {
-            name: f"{x_c} of {n_c} wrong, stable {x_s} of {n_s}"
-            for name, (n_c, x_c, n_s, x_s) in numbers.get("totals", {}).items()
-            if name == "labels"
-        }
-        share = self.steps[decision["step"]]
-        self.story.say(
-            f"{terminal.stamp()} at {share} %: {decision['action']}: {decision['reasons'][0]}"
-            + (f" [labels: {totals['labels']}]" if totals else "")
-        )
+        share, action = self.steps[decision["step"]], decision["action"]
+        self.story.say(f"{terminal.stamp()} at {share} %: {action}: {decision['reasons'][0]}")
+        totals = decision["numbers"]["totals"]
+        if "labels" in totals:
+            n_c, x_c, n_s, x_s = totals["labels"]
+            self.story.say(
+                f"         labels: canary wrong in {x_c:,} of {n_c:,}, stable in {x_s:,} of {n_s:,}"
+            )
+        for reason in decision["reasons"][1:] if action == "promote" else []:
+            if reason.startswith(
+                tuple(self.works.ground.project.environments[PLACE].rollout.prove)
+            ):
+                self.story.say(f"         {reason}")
 
     @property
     def steps(self) -> list[int]:
@@ -191,37 +206,36 @@ class Tale:
         host, _, port = servers[0]["url"].removeprefix("http://").partition(":")
         return Replay(host, int(port), MODEL, rows, columns)
 
-    def start_worker(self) -> None:
-        """The process that carries rollouts on. Kill it at any time: the next one goes on."""
-        log = (self.folder / STATE / "worker.log").open("ab")
-        self.worker = subprocess.Popen(
-            [sys.executable, "-m", "falaj", "worker", "--every", "0.25"],
-            cwd=self.folder,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | QUIET,
-        )
-        self.story.others.add(self.worker.pid)
+    def start_worker(self, name: str, *duties: str) -> None:
+        """A process that works off what waits. Kill it at any time: the next one goes on."""
+        words = [word for duty in duties for word in ("--duty", duty)]
+        self.story.command(f"falaj worker {' '.join(words)} &")
+        with (self.folder / STATE / f"{name}.log").open("ab") as log:
+            self.workers[name] = subprocess.Popen(
+                [sys.executable, "-m", "falaj", "worker", "--every", "0.25", *words],
+                cwd=self.folder,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"} | QUIET,
+            )
+        self.story.others.add(self.workers[name].pid)
 
     def kill_worker(self) -> None:
         """End it as a crash would (kill -9), in the middle of a rollout; then start another one."""
-        assert self.worker is not None  # noqa: S101 it was started by an earlier stage
-        self.worker.send_signal(signal.SIGKILL)
-        self.worker.wait()
-        self.start_worker()
+        worker = self.workers[OPERATOR]
+        worker.send_signal(signal.SIGKILL)
+        worker.wait()
+        self.start_worker(OPERATOR, "rollouts", "monitors")
 
     # --- the chapters ---
 
     def tell(self) -> None:
         """From the champion to the verified evidence."""
         self.champion()
-        live = self.works.ground
-        columns = 16
-        parquet = self.live_rows()
-        rows = flights(parquet, self.feature_names())
-        del live
-        self.april(rows, columns)
+        names = self.feature_names()
+        rows = flights(self.live_rows(), names)
+        self.april(rows, len(names))
         self.challenger()
         self.harmful()
         self.drifting()
@@ -238,7 +252,7 @@ class Tale:
             self.release("1.0.0")
             change = self.approved("1.0.0", "first release")
         with self.story.stage("champion-rollout", "Into production"):
-            self.start_worker()
+            self.start_worker(OPERATOR, "rollouts", "monitors")
             done = self.follow(self.start(change))
             self.expect(done, "promoted")
             self.remember("1.0.0 is live", "1.0.0")
@@ -256,13 +270,16 @@ class Tale:
             self.traffic = self.replay(rows, columns)
             self.traffic.go(until=month(5))
             self.story.say(self.tally())
+            self.show_drift()
 
     def challenger(self) -> None:
-        with self.story.stage("challenger", "A challenger: trained on April too"):
-            self.run(month_from=1, month_to=4)
-            self.gate()
-            self.release("1.1.0")
-            change = self.approved("1.1.0", "knows the summer timetable")
+        with self.story.stage("challenger", "A challenger: the drift has asked for a retraining"):
+            self.start_worker(TRAINER, "learning")
+            self.first = self.proposal()
+            change = self.proposed(self.settled(self.first))
+            self.story.command(f"falaj change take {change['id']}")
+            self.owner.post(f"/changes/{change['id']}/take")
+            change = self.judged(change["id"])
         with self.story.stage("challenger-rollout", "Its canary, on the flights of May"):
             rollout = self.start(change)
             killed = False
@@ -301,36 +318,29 @@ class Tale:
             self.remember("1.1.0 is live again", "1.1.0")
 
     def drifting(self) -> None:
-        with self.story.stage("drift", "June and July: until the inputs have drifted"):
-            proposal = None
-            while proposal is None and self.traffic.go(seconds=2.0):
-                if self.traffic.last and self.traffic.last >= month(8):
+        with self.story.stage("drift", "June and July: until the inputs have drifted again"):
+            known = {self.first}
+            while self.traffic.go(seconds=2.0) and self.traffic.last < month(8):  # type: ignore[operator]
+                if {p["id"] for p in self.owner.get("/proposals")} - known:
                     break
-                found = self.owner.get("/proposals")
-                proposal = found[0] if found else None
             self.story.say(self.tally())
-            proposal = proposal or self.wait_for_proposal()
+            found = self.proposal(known)
             self.show_drift()
-        with self.story.stage("retraining", "A retraining is proposed as a change, with evidence"):
-            done = self.settled(proposal["id"])
-            self.story.say(f"{done['reason']}: run {done['run'][:10]}, gates say {done['verdict']}")
-            if not done["change"]:
-                raise Failed(
-                    "demo.no-proposal", f"the retraining was not proposed: {done['reason']}"
-                )
-            change = self.owner.get(f"/changes/{done['change']}")["change"]
-            self.story.say(f"{change['id']} {change['title']}: {change['state']}, people decide")
+        with self.story.stage("retraining", "Another retraining is proposed, with its evidence"):
+            self.proposed(self.settled(found))
 
-    def wait_for_proposal(self) -> dict[str, Any]:
+    def proposal(self, known: set[str] | None = None) -> str:
+        """The id of a proposal that was not known; a monitor makes one within its turn."""
         end = time.monotonic() + PATIENCE_S
         while time.monotonic() < end:
-            found = self.owner.get("/proposals")
-            if found:
-                return dict(found[0])
-            time.sleep(0.5)
-        raise Failed("demo.no-drift", "no drift was found up to the end of July")
+            fresh = [p["id"] for p in self.owner.get("/proposals") if p["id"] not in (known or ())]
+            if fresh:
+                return str(fresh[0])
+            time.sleep(0.3)
+        raise Failed("demo.no-drift", "no drift was found, so no retraining was proposed")
 
     def settled(self, name: str) -> dict[str, Any]:
+        """The proposal at its end: run, gated, released, asked for."""
         end = time.monotonic() + PATIENCE_S
         while True:
             found = next(p for p in self.owner.get("/proposals") if p["id"] == name)
@@ -338,7 +348,25 @@ class Tale:
                 return dict(found)
             if time.monotonic() > end:
                 raise Failed("demo.no-retraining", "the retraining did not end")
-            time.sleep(0.5)
+            time.sleep(0.3)
+
+    def proposed(self, proposal: dict[str, Any]) -> dict[str, Any]:
+        """Say what the retraining made; it is only a proposal until people decide."""
+        if not proposal["change"]:
+            raise Failed(
+                "demo.no-proposal",
+                f"the retraining ended with {proposal['verdict']}: {proposal['reason']}",
+                fix=f"look at {self.folder / STATE / 'trainer.log'}",
+            )
+        run = self.owner.get(f"/runs/{proposal['run']}")
+        words = ", ".join(f"{k}={v}" for k, v in run["parameters"].items() if "month" in k)
+        self.story.say(f"because of {proposal['reason']}")
+        self.story.say(f"trained with {words}: AUC {run['metrics']['auc']:.4f} on held-out days")
+        report = self.owner.get("/gates", run=run["id"], limit=1)[0]
+        self.results(report)
+        change: dict[str, Any] = self.owner.get(f"/changes/{proposal['change']}")["change"]
+        self.story.say(f"{change['id']} {change['title']} is {change['state']}: people decide")
+        return change
 
     def show_drift(self) -> None:
         self.story.command(f"falaj drift {MODEL}")

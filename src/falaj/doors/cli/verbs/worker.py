@@ -10,8 +10,15 @@ __all__ = ["command"]
 @click.command
 @click.option("--once", is_flag=True, help="One turn, then end.")
 @click.option("--every", default=0.5, show_default=True, help="Seconds between turns.")
+@click.option(
+    "--duty",
+    "duties",
+    multiple=True,
+    type=click.Choice(["rollouts", "monitors", "learning"]),
+    help="Only this; several are allowed. Training in a worker of its own never delays a rollout.",
+)
 @click.pass_context
-def command(ctx: click.Context, once: bool, every: float) -> None:
+def command(ctx: click.Context, once: bool, every: float, duties: tuple[str, ...]) -> None:
     """Reconcile rollouts, monitors and proposals.
 
     May be killed at any time; the next one goes on from what is stored.
@@ -19,13 +26,14 @@ def command(ctx: click.Context, once: bool, every: float) -> None:
     \b
     Examples:
       falaj worker --once
-      falaj worker --every 2
+      falaj worker --duty rollouts --duty monitors
     """
     from pathlib import Path
 
-    from falaj.app import Works, find_root
+    from falaj.app import DUTIES, Works, find_root
     from falaj.doors.worker.loop import work
 
     works = Works.open(find_root(Path()))
     ctx.call_on_close(works.close)
-    work(works, every=every, once=once, say=click.echo)
+    chosen = frozenset(duties) or DUTIES
+    work(works, every=every, once=once, duties=chosen, say=click.echo)

@@ -1,0 +1,79 @@
+"""What a server process knows of itself: what is live, what was answered, what is wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from falaj.base.digests import short
+from falaj.doors.predict.staging import Prepared
+from falaj.serving.batching import Turn
+from falaj.serving.counts import Tally
+from falaj.serving.journal import LogFile
+from falaj.serving.requests import RequestIds
+from falaj.serving.spool import LogRow
+
+__all__ = ["State"]
+
+
+class State:
+    """Changed on the loop only."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        ids: RequestIds,
+        tally: Tally,
+        log: LogFile,
+        name: str,
+    ) -> None:
+        self.loop = loop
+        self.ids = ids
+        self.tally = tally
+        self.log = log
+        self.name = name
+        self.turn = Turn(loop.call_soon)
+        self.current: Prepared | None = None
+        self.heads: dict[str, bytes] = {}  # release -> head of an answer up to the request's name
+        self.outcomes: dict[tuple[str, str, str, str], int] = {}
+        self.shed: dict[str, int] = {}
+        self.refusals: dict[str, int] = {}
+        self.failures = 0
+        self.last_failure = ""
+        self.problem = ""
+        self.isolated = ""
+        self.draining = False
+        self.flushing = False
+        self.plan_since = time.time()
+
+    @property
+    def ready(self) -> bool:
+        return self.current is not None and not self.draining and not self.isolated
+
+    def answered(
+        self,
+        outcome: tuple[str, str, str, str],
+        rows: int,
+        make: Callable[[], list[LogRow]],
+    ) -> None:
+        """Count an outcome (model, release, arm, code), and leave its rows for the log."""
+        self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
+        self.log.add(rows, make)
+        if self.log.waiting_rows >= 128 and not self.flushing:
+            self.flushing = True
+            self.loop.call_soon(self.flush_log)
+
+    def flush_log(self) -> None:
+        """Write a block; when more waits, let the loop answer requests in between."""
+        self.flushing = self.log.flush()
+        if self.flushing:
+            self.loop.call_soon(self.flush_log)
+
+    def summary(self) -> str:
+        """One line for people: what is live."""
+        current = self.current
+        return ", ".join(
+            f"{name} {live.stable.manifest.version} ({short(live.stable.release)})"
+            for name, live in (current.models if current else {}).items()
+        )
