@@ -266,6 +266,13 @@ def test_stop_ends_all_and_twice_is_no_error(target, house):
     assert not target_runs(target.root / "production")
 
 
+def test_stop_also_ends_a_server_that_is_just_starting(target, house):
+    made = house.release("1")
+    target.apply(house.desired(house.plan(made), made))
+    target.stop("production")
+    assert not target_runs(target.root / "production")
+
+
 REFUSED = {
     "a folder outside": lambda h, made: h.desired(outside(h.plan(made)), made),
     "a release without a folder": lambda h, made: h.desired(h.plan(made)),

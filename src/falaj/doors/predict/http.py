@@ -82,7 +82,6 @@ class Request:
         target: bytes,
         headers: dict[bytes, bytes],
         body: bytes,
-        *,
         close: bool,
         old: bool,
     ) -> None:
@@ -143,15 +142,14 @@ class Connection(asyncio.Protocol):
         self.work: Request | None = None
         self.phase = IDLE
         self.url = b""
+        self.fields: list[tuple[bytes, bytes]] = []
         self.headers: dict[bytes, bytes] = {}
-        self.head_size = 0
-        self.header_count = 0
-        self.hosts = 0
         self.chunked = False
         self.old = False
         self.body: list[bytes] = []
         self.body_size = 0
-        self.unexplained = 0  # bytes of this message that no callback has shown
+        self.fed = 0  # bytes since the last message ended
+        self.explained = 0  # of these: head and body as the callbacks have shown them
         self.pumping = False
         self.closing = False  # nothing more is read as a message
         self.gone = False
@@ -192,7 +190,8 @@ class Connection(asyncio.Protocol):
             self._discard(len(data))
             return
         # Never below zero: content seen before is no credit for bytes that come later.
-        self.unexplained = max(self.unexplained, 0) + len(data)
+        self.explained = min(self.explained, self.fed)
+        self.fed += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -206,7 +205,11 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError as error:
             self._refuse(400, "serving.http", f"not a request of HTTP/1.1: {error}")
         else:
-            self._explain()
+            if self.fed > 1024:
+                self._explain()
+            if self.phase == IDLE and self.url:
+                self.fed = self.explained = 0
+                self.url = b""
         if self.work is None and self.queue:
             self._pump()
         if len(self.queue) >= self.limits.pipelined and self.reading and not self.gone:
@@ -235,60 +238,60 @@ class Connection(asyncio.Protocol):
         self.phase = HEAD
         self.since = self.desk.now
         self.url = b""
-        self.headers = {}
-        self.head_size = 0
-        self.header_count = 0
-        self.hosts = 0
-        self.chunked = False
+        self.fields = []
         self.body = []
         self.body_size = 0
 
     def on_url(self, part: bytes) -> None:
-        self.unexplained -= len(part) + 32
         self.url = self.url + part if self.url else part
-        self.head_size += len(part)
-        if len(self.url) > self.limits.target:
-            raise Refused(414, "serving.target", f"target: more than {self.limits.target} bytes")
 
     def on_header(self, name: bytes, value: bytes | None) -> None:
-        if self.phase != HEAD:
-            return  # a trailer; a forged header must not come in by the back door
-        value = value or b""
-        size = len(name) + len(value) + 4
-        self.unexplained -= size
-        self.head_size += size
-        self.header_count += 1
-        if self.head_size > self.limits.head:
-            raise Refused(431, "serving.head", f"head: more than {self.limits.head} bytes")
-        if self.header_count > self.limits.headers:
-            raise Refused(431, "serving.head", f"head: more than {self.limits.headers} headers")
-        name = name.lower()
-        if name == b"host":
-            self.hosts += 1
-        elif name == b"transfer-encoding":
-            if self.chunked or value.strip().lower() != b"chunked":
-                raise Refused(400, "serving.framing", "transfer-encoding: expected chunked alone")
-            self.chunked = True
-        elif name in self.headers:
-            value = self.headers[name] + b", " + value
-        self.headers[name] = value
+        # After the head this is a trailer: a forged header must not come in by the back door.
+        if self.phase == HEAD:
+            self.fields.append((name, value or b""))
 
     def on_headers_complete(self) -> None:
-        parser = self.parser
+        limits, parser = self.limits, self.parser
+        if len(self.url) > limits.target:
+            raise Refused(414, "serving.target", f"target: more than {limits.target} bytes")
+        if len(self.fields) > limits.headers:
+            raise Refused(431, "serving.head", f"head: more than {limits.headers} headers")
+        headers: dict[bytes, bytes] = {}
+        size = len(self.url) + 32
+        hosts = 0
+        chunked = False
+        for name, value in self.fields:
+            size += len(name) + len(value) + 4
+            name = name.lower()  # noqa: PLW2901
+            if name not in headers:
+                headers[name] = value
+            elif name == b"transfer-encoding":
+                raise Refused(400, "serving.framing", "transfer-encoding: given twice")
+            else:
+                headers[name] += b", " + value
+            if name == b"host":
+                hosts += 1
+        if size > limits.head:
+            raise Refused(431, "serving.head", f"head: more than {limits.head} bytes")
+        self.explained += size
         version = parser.get_http_version()
         self.old = version == "1.0"
         if not self.old and version != "1.1":
             raise Refused(505, "serving.version", f"HTTP/{version}: expected 1.1 or 1.0")
-        if self.hosts != 1 and not (self.old and self.hosts == 0):
-            raise Refused(400, "serving.host", f"got {self.hosts} Host headers, expected one")
-        if self.chunked and self.old:
-            raise Refused(400, "serving.framing", "chunked does not exist in HTTP/1.0")
+        if hosts != 1 and not (self.old and hosts == 0):
+            raise Refused(400, "serving.host", f"got {hosts} Host headers, expected one")
+        coding = headers.get(b"transfer-encoding")
+        if coding is not None:
+            if coding.strip().lower() != b"chunked":
+                raise Refused(400, "serving.framing", "transfer-encoding: expected chunked alone")
+            if self.old:
+                raise Refused(400, "serving.framing", "chunked does not exist in HTTP/1.0")
+            chunked = True
         if parser.should_upgrade():
             raise Refused(400, "serving.upgrade", "this server does not change protocols")
-        headers = self.headers
         length = headers.get(b"content-length")
-        if length is not None and int(length) > self.limits.body:
-            words = f"body: got {int(length)} bytes, expected at most {self.limits.body}"
+        if length is not None and int(length) > limits.body:
+            words = f"body: got {int(length)} bytes, expected at most {limits.body}"
             raise Refused(413, "serving.body-size", words)
         coding = headers.get(b"content-encoding")
         if coding is not None and coding.strip().lower() != b"identity":
@@ -299,12 +302,13 @@ class Connection(asyncio.Protocol):
                 raise Refused(417, "serving.expect", "expect: only 100-continue is understood")
             if not self.old and self.work is None and not self.queue:
                 self.transport.write(CONTINUE)
+        self.headers = headers
+        self.chunked = chunked
         self.phase = BODY
-        self.since = self.desk.now
         self.mark = (self.desk.now, 0)
 
     def on_body(self, part: bytes) -> None:
-        self.unexplained -= 2 * len(part) if self.chunked else len(part)
+        self.explained += len(part)
         self.body_size += len(part)
         if self.body_size > self.limits.body:
             words = f"body: more than {self.limits.body} bytes"
@@ -319,8 +323,8 @@ class Connection(asyncio.Protocol):
                 self.url,
                 self.headers,
                 parts[0] if len(parts) == 1 else b"".join(parts),
-                close=not self.parser.should_keep_alive(),
-                old=self.old,
+                not self.parser.should_keep_alive(),
+                self.old,
             )
         )
         self.phase = IDLE
@@ -432,19 +436,18 @@ class Connection(asyncio.Protocol):
 
     def _explain(self) -> None:
         """Bound what callbacks never see: endless header values, chunk extensions, blank lines."""
-        allowed = 1024 + 8 * self.header_count if self.chunked else self.limits.head
-        if self.phase == HEAD:
-            allowed = self.limits.head
-        if self.unexplained > allowed:
+        limits = self.limits
+        hidden = self.fed - self.explained
+        if self.phase == HEAD or not self.url:
+            hidden -= sum(len(name) + len(value) for name, value in self.fields)
+            if hidden > limits.head or len(self.url) > limits.target:
+                self._refuse(431, "serving.head", f"head: more than {limits.head} bytes")
+            return
+        framing = max(1024, self.body_size) + 8 * len(self.fields) if self.chunked else limits.head
+        if hidden > framing:
             if self.phase == IDLE and self.queue:
                 self.queue.pop()  # complete, but most of it was not content
-            if self.phase == BODY or self.chunked:
-                self._refuse(400, "serving.framing", "far more bytes than the message has content")
-            else:
-                self._refuse(431, "serving.head", f"head: more than {self.limits.head} bytes")
-        elif self.phase == IDLE and self.url:
-            self.url = b""
-            self.unexplained = 0
+            self._refuse(400, "serving.framing", "far more bytes than the message has content")
 
     def _late(self, what: str) -> None:
         if self.is_busy:

@@ -120,6 +120,7 @@ class Server:
         app.problem = prepared.problem
         gc.collect()
         gc.freeze()
+        gc.set_threshold(20_000, 10, 20)  # requests leave no circles behind
         self.desk = Desk(app, self.settings.limits)
         servers = await self._listen(loop)
         self._tell()

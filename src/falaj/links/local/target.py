@@ -101,10 +101,15 @@ class LocalTarget:
             return
         with _locked(here / ".apply.lock"):
             names = [path.stem for path in here.glob("server-*.lock")]
-            for name in names:
-                _signal(here, name, signal.SIGTERM)
+            told: set[str] = set()
             end = time.monotonic() + STOP_S
             while any(_runs(here, name) for name in names) and time.monotonic() < end:
+                # One that is just starting has no card yet; it is told as soon as it has.
+                told |= {
+                    name
+                    for name in names
+                    if name not in told and _signal(here, name, signal.SIGTERM)
+                }
                 self._reap()
                 time.sleep(0.05)
             for name in names:
@@ -150,6 +155,7 @@ class LocalTarget:
             recent = [at for at in told.get("at", []) if now - WITHIN_S < at <= now]
             if told.get("seq") != seq:
                 recent = []
+                (here / f"{name}.failed").unlink(missing_ok=True)  # said of the plan before
             elif told.get("given_up") or len(recent) >= DEATHS:
                 _write(starts, json.dumps({"seq": seq, "at": recent, "given_up": True}))
                 return
@@ -337,13 +343,15 @@ def _runs(here: Path, name: str) -> bool:
     return False
 
 
-def _signal(here: Path, name: str, number: signal.Signals) -> None:
+def _signal(here: Path, name: str, number: signal.Signals) -> bool:
     """Signal a server, and only it: its number may belong to another process by now."""
     card = _json(here / f"{name}.json")
     pid = card.get("pid")
-    if isinstance(pid, int) and _runs(here, name) and _ticks(pid) == card.get("ticks"):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, number)
+    if not (isinstance(pid, int) and _runs(here, name) and _ticks(pid) == card.get("ticks")):
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, number)
+    return True
 
 
 def _observe(here: Path, name: str) -> ObservedServer:

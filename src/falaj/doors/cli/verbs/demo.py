@@ -26,13 +26,14 @@ def command(folder: str | None, machine: bool) -> None:
     import tempfile
     from pathlib import Path
 
+    from falaj.doors.cli.demo.hands import Hands
     from falaj.doors.cli.demo.story import Tale
     from falaj.doors.cli.demo.tell import Story
 
     place = Path(folder) if folder else Path(tempfile.mkdtemp(prefix="falaj-demo-"))
     story = Story(machine=machine)
-    with Tale(place.resolve(), story) as tale:
-        tale.tell()
+    with Hands(place.resolve(), story) as hands:
+        Tale(hands).tell()
     if machine:
         return
     story.heading("Done. Everything stopped; the project stays.")
