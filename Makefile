@@ -29,7 +29,7 @@ lint: env ## Format, lint, types, floors.
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-cache
 
 check: lint test ## What has to be green before a change lands.
 

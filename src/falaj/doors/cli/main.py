@@ -99,9 +99,8 @@ def main() -> None:
     """Run, and turn every ending into its exit code; a person never sees a traceback unasked."""
     debug = "--debug" in sys.argv
     try:
-        cli.main(standalone_mode=False)
-    except click.exceptions.Exit as end:
-        sys.exit(end.exit_code)
+        code = cli.main(standalone_mode=False)  # of ctx.exit; commands themselves return nothing
+        sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
         error.show()
         sys.exit(2)

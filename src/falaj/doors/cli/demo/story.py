@@ -126,7 +126,7 @@ class Tale:
     def drifting(self) -> None:
         with self.story.stage("drift", "June and July: until the inputs have drifted again"):
             known = {self.first}
-            while self.traffic.go(seconds=2.0) and self.traffic.last < month(8):
+            while self.traffic.go(seconds=2.0, until=month(8)):
                 if {p["id"] for p in self.owner.get("/proposals")} - known:
                     break
             self.story.say(self.tally())

@@ -37,6 +37,10 @@ def command(ctx: click.Context, machine: bool) -> None:
         click.echo(f"  in progress {sentence(rollout)}")
     for alert in alerts:
         click.echo(f"  alert       {alert['title']} ({terminal.ago(alert['at'])})")
+    for environment in found["environments"]:
+        for server in environment["servers"]:
+            if server["problem"]:
+                click.echo(f"  problem     {server['name']}: {server['problem']}")
     live = [
         (
             move["model"],
@@ -59,8 +63,9 @@ def command(ctx: click.Context, machine: bool) -> None:
 def health(servers: list[dict[str, Any]]) -> str:
     if not servers:
         return "no server"
-    bad = [server["problem"] or "not ready" for server in servers if not server["ready"]]
-    return bad[0] if bad else "ok"
+    if all(server["ready"] and not server["problem"] for server in servers):
+        return "ok"
+    return "isolated" if any(server["problem"] for server in servers) else "not ready"
 
 
 def sentence(rollout: dict[str, Any]) -> str:

@@ -33,7 +33,7 @@ def command(ctx: click.Context, what: Path, trust: Path | None, machine: bool) -
     """
     from falaj.journeys import verify
 
-    found = verify.look(what, trust)
+    found = verify.look(what, trust or workspace_trust())
     if machine:
         terminal.as_json("verify", found._asdict())
     else:
@@ -44,3 +44,15 @@ def command(ctx: click.Context, what: Path, trust: Path | None, machine: bool) -
         holds = "everything holds" if not found.findings else f"{len(found.findings)} finding(s)"
         click.echo(f"{what}: {holds}")
     ctx.exit(Exit.UNVERIFIED if found.findings else Exit.OK)
+
+
+def workspace_trust() -> Path | None:
+    """Inside a project its own trust root; elsewhere nothing: a pack never vouches for itself."""
+    from falaj.app import STATE, find_root
+    from falaj.base.errors import FalajError
+
+    try:
+        path = find_root(Path()) / STATE / "keys" / "trust.json"
+    except FalajError:
+        return None
+    return path if path.is_file() else None
