@@ -226,5 +226,5 @@ def test_head_names_the_newest_migration():
     from falaj.links.sql import connect
 
     folder = Path(connect.__file__).parent / "migrations" / "versions"
-    newest = sorted(p.name[1:5] for p in folder.glob("v[0-9]*.py"))[-1]
+    newest = max(p.name[1:5] for p in folder.glob("v[0-9]*.py"))
     assert newest == connect.HEAD

@@ -12,14 +12,15 @@ from falaj.base.errors import Conflict
 from falaj.changes import rules
 from falaj.facts.access import Permit, Principal
 from falaj.facts.attestations import APPROVAL, statement
-from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision
+from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision, Risk
 from falaj.facts.checks import GateReport
 from falaj.facts.events import Event
 from falaj.facts.releases import Release
+from falaj.facts.rollouts import LiveMove
 from falaj.ports.ground import Ground
 from falaj.ports.store import Unit
 
-__all__ = ["judge", "move", "new_evidence", "open_change"]
+__all__ = ["emergency", "judge", "move", "new_evidence", "open_change"]
 
 
 def open_change(
@@ -66,6 +67,45 @@ def open_change(
         )
         unit.add(change)
         unit.append(event_of(ground, permit.person, change, "change.opened"))
+    return change
+
+
+def emergency(
+    ground: Ground,
+    unit: Unit,
+    permit: Permit,
+    to: Release,
+    environment: str,
+    *,
+    reason: str,
+    leaving: LiveMove,
+) -> Change:
+    """The pre-approved change of a rollback: it opens and fills its own record."""
+    now = ground.now()
+    change = Change(
+        id=f"CHG-{unit.number('change'):04d}",
+        kind=ChangeKind.EMERGENCY,
+        state=ChangeState.IMPLEMENTING,
+        title=f"{to.model} back from {leaving.stable_version} to {to.version}",
+        reason=reason,
+        model=to.model,
+        release=to.id,
+        version=to.version,
+        environment=environment,
+        evidence=to.evidence,
+        replaces=leaving.stable,
+        author=permit.person,
+        authors=(permit.person,),
+        risk=Risk.LOW,
+        risk_reasons=("back to a release that was live and still verifies",),
+        approvals_needed=0,
+        plan="direct",
+        back_out=leaving.stable_version,
+        opened=now,
+        since=now,
+    )
+    unit.add(change)
+    unit.append(event_of(ground, permit.person, change, "change.opened"))
     return change
 
 

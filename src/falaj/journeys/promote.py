@@ -9,8 +9,8 @@ from falaj.base import canonical, digests, dsse
 from falaj.base.errors import Conflict, FalajError, NotFound
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
-from falaj.facts.access import Permit, Principal
-from falaj.facts.changes import Change, ChangeState, Decision
+from falaj.facts.access import Permit
+from falaj.facts.changes import Change, ChangeState
 from falaj.facts.checks import GateReport
 from falaj.facts.data import Label
 from falaj.facts.models import ModelVersion
@@ -23,7 +23,6 @@ from falaj.releases.card import card
 from falaj.releases.mlbom import mlbom
 
 __all__ = [
-    "judge",
     "look_at",
     "newest_run",
     "open_change",
@@ -313,26 +312,3 @@ def take_up(ground: Ground, permit: Permit, change_id: str) -> Change:
     with ground.store.begin() as unit:
         changes.move(ground, unit, permit.person, change.id, ChangeState.ASSESSING)
         return changes.move(ground, unit, permit.person, change.id, ChangeState.AWAITING_APPROVAL)
-
-
-def judge(
-    ground: Ground,
-    permit: Permit,
-    principal: Principal,
-    change_id: str,
-    decision: Decision,
-    comment: str,
-    *,
-    shown_release: str = "",
-    shown_evidence: str = "",
-) -> Change:
-    return changes.judge(
-        ground,
-        permit,
-        principal,
-        change_id,
-        decision,
-        comment,
-        shown_release=shown_release,
-        shown_evidence=shown_evidence,
-    )

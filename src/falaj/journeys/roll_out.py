@@ -19,7 +19,7 @@ from falaj.base.errors import Conflict, NotFound
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
 from falaj.facts.access import Permit
-from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Risk
+from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState
 from falaj.facts.models import AliasMove
 from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.releases import Release
@@ -156,29 +156,9 @@ def roll_back(ground: Ground, permit: Permit, environment: str, model: str, why:
     verify_here(ground, to, environment)
     now = ground.now()
     with ground.store.begin() as unit:
-        change = Change(
-            id=f"CHG-{unit.number('change'):04d}",
-            kind=ChangeKind.EMERGENCY,
-            state=ChangeState.IMPLEMENTING,
-            title=f"{to.model} back from {leaving.stable_version} to {to.version}",
-            reason=why,
-            model=to.model,
-            release=to.id,
-            version=to.version,
-            environment=environment,
-            evidence=to.evidence,
-            replaces=leaving.stable,
-            author=permit.person,
-            authors=(permit.person,),
-            risk=Risk.LOW,
-            risk_reasons=("back to a release that was live and still verifies",),
-            approvals_needed=0,
-            plan="direct",
-            back_out=f"{leaving.stable_version}",
-            opened=now,
-            since=now,
+        change = changes.emergency(
+            ground, unit, permit, to, environment, reason=why, leaving=leaving
         )
-        unit.add(change)
         rollout = Rollout(
             id=f"RO-{unit.number('rollout'):04d}",
             change=change.id,
@@ -197,7 +177,6 @@ def roll_back(ground: Ground, permit: Permit, environment: str, model: str, why:
             why=f"asked by a person: {why}",
         )
         unit.add(rollout)
-        unit.append(changes.event_of(ground, permit.person, change, "change.opened"))
         unit.append(event_of(ground, permit.person, rollout, "rollback.started"))
     return rollout
 

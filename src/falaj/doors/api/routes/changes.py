@@ -91,9 +91,9 @@ def judge(
     decision: Decision,
     data: Judge,
 ) -> Change:
-    from falaj.journeys import promote
+    from falaj.changes import service
 
-    return promote.judge(
+    return service.judge(
         works.ground,
         permit,
         principal,

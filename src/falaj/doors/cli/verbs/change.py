@@ -10,7 +10,7 @@ from falaj.doors.cli import terminal
 from falaj.doors.cli.client import connect
 from falaj.doors.cli.reports import rows
 
-__all__ = ["command", "one_waiting"]
+__all__ = ["command", "judging", "one_waiting"]
 
 
 @click.group("change")
@@ -123,3 +123,39 @@ def one_waiting(client: Any, change: str, state: str) -> str:
         names = ", ".join(c["id"] for c in found) or "none"
         raise click.UsageError(f"name the change; {state}: {names}")
     return str(found[0]["id"])
+
+
+def judging(verb: str, line: str) -> click.Command:
+    """`approve` and `reject`: read what stands there, sign exactly that."""
+
+    @click.command(
+        verb,
+        help=f"{line}\n\nThe digests of what you decide about are read first and sent along: if the "
+        "evidence changes in between, nothing is signed.\n\n\b\nExamples:\n"
+        f'  falaj --as layla {verb} CHG-0001 -m "read the evidence"\n'
+        f'  falaj --as layla {verb} -m "read the evidence"',
+    )
+    @click.argument("change", required=False, default="")
+    @click.option("-m", "--message", "comment", required=True, help="Why; kept with the signature.")
+    @terminal.json_option
+    @click.pass_context
+    def judge(ctx: click.Context, change: str, comment: str, machine: bool) -> None:
+        client = connect(ctx)
+        name = one_waiting(client, change, "awaiting-approval")
+        shown = client.get(f"/changes/{name}")["change"]
+        after = client.post(
+            f"/changes/{name}/{verb}",
+            {
+                "comment": comment,
+                "shown_release": shown["release"],
+                "shown_evidence": shown["evidence"],
+            },
+        )
+        if machine:
+            return terminal.as_json("change", after)
+        say(after)
+        if after["state"] == "approved":
+            click.echo(f"next: falaj rollout start {name}")
+        return None
+
+    return judge
