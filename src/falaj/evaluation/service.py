@@ -58,6 +58,8 @@ def measure(
     scores = guarded_scores(score, candidate)
     if isinstance(scores, CheckResult):
         results.append(scores)
+    elif candidate.y.min(initial=1) == candidate.y.max(initial=0):
+        results.append(one_class(candidate))
     else:
         quality, bias, robustness = gates.quality, gates.bias, gates.robustness
         if quality is not None:
@@ -113,6 +115,16 @@ def guarded_scores(score: Scorer, rows: EvaluationSet) -> NDArray[np.float64] | 
             n=len(found),
         )
     return found
+
+
+def one_class(rows: EvaluationSet) -> CheckResult:
+    return CheckResult(
+        check="quality.classes",
+        gate="quality",
+        verdict=Verdict.INCONCLUSIVE,
+        reason=f"the {len(rows.y)} held-out rows are all of one class: nothing can be told apart",
+        n=len(rows.y),
+    )
 
 
 def broken(gate: str, error: Exception) -> CheckResult:
