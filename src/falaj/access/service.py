@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import Final
 
 from falaj.access import engine
 from falaj.base import ids, tokens
-from falaj.base.errors import FalajError, NotAllowed, NotFound
+from falaj.base.errors import Conflict, FalajError, NotAllowed, NotFound
 from falaj.facts.access import Action, Permit, Principal, Resource, Role
 from falaj.facts.events import Event
 from falaj.ports.signer import Keys
@@ -21,6 +22,11 @@ WORKER: Final = "worker"
 AUDIENCE: Final = "falaj-api"
 ISSUER_KEY: Final = "token-issuer"
 MAX_LIFETIME: Final = timedelta(hours=12)
+# Keys of the workspace itself: an account of that name would sign with them, in their roles.
+RESERVED: Final = frozenset(
+    {ISSUER_KEY, "builder", "gate-runner", "log-signer", "plan-signer", "release-signer", "root"}
+)
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 class NotSignedIn(FalajError):
@@ -39,17 +45,25 @@ class Access:
     def ensure_local(self) -> None:
         """Make the local owner and the worker, once a workspace."""
         for name, role in ((OWNER, Role.OWNER), (WORKER, Role.WORKER)):
-            try:
-                self._store.get(Principal, name)
-            except NotFound:
+            if not self._known(name):
                 self.add(name, (role,), actor="bootstrap")
 
     def add(self, name: str, roles: tuple[Role, ...], *, actor: str, person: str = "") -> Principal:
         """Make an identity with its own key. `person`: another account of a known person."""
-        if not name.replace("-", "").replace(".", "").replace("_", "").isalnum() or len(name) > 64:
+        if not NAME.fullmatch(name) or name in RESERVED:
             raise FalajError(
                 "access.bad-name",
                 f"got {name!r}, expected letters, digits, '-', '.', '_', at most 64",
+                why="names of the workspace's own keys are not for people"
+                if name in RESERVED
+                else "a name stands in files, events and signatures",
+                fix="choose another name",
+            )
+        if self._known(name):  # before its key gets a role more
+            raise Conflict(
+                "store.exists",
+                f"principal {name!r} exists already",
+                fix="`falaj access list` shows who there is",
             )
         hint = self._keys.create(name, ("approval",) if Role.WORKER not in roles else ())
         principal = Principal(
@@ -59,6 +73,13 @@ class Access:
             unit.add(principal)
             unit.append(self._event("principal.added", actor, principal))
         return principal
+
+    def _known(self, name: str) -> bool:
+        try:
+            self._store.get(Principal, name)
+        except NotFound:
+            return False
+        return True
 
     def principal(self, name: str) -> Principal:
         try:
@@ -93,20 +114,16 @@ class Access:
 
     def bearer(self, token: str) -> Principal:
         """The identity behind a token. Raises NotSignedIn with the rule that failed."""
-        from falaj.base.dsse import hint_of
+        from falaj.facts.trust import keys_for
 
-        trusted = {
-            hint_of(key.public.encode()): key.public.encode()
-            for key in self._keys.trust().keys
-            if "token" in key.roles
-        }
+        now = self._now()
         try:
             claims = tokens.verify(
                 token,
                 issuer=f"falaj:{self._project}",
                 audience=AUDIENCE,
-                keys=trusted,
-                now=self._now(),
+                keys=keys_for(self._keys.trust(), "token", now),
+                now=now,
                 max_lifetime=MAX_LIFETIME,
             )
         except tokens.BadToken as error:

@@ -427,13 +427,14 @@ class Check:
         told = {
             "change": approval.change,
             "evidence": approval.evidence,
+            "report": approval.report,
             "decision": str(approval.decision),
             "person": approval.person,
             "at": time.text(approval.at),
             "expires": time.text(approval.expires),
         }
         for key, value in told.items():
-            if claim.get(key) != value:
+            if claim.get(key, "") != value:
                 yield f"signed is {key} {claim.get(key)!r}, told is {value!r}"
         if self.trust and identity_of(self.trust, hint) != approval.principal:
             yield f"signed by {identity_of(self.trust, hint)!r}, told is {approval.principal!r}"

@@ -94,18 +94,23 @@ def checked(claims: dict[str, Any], issuer: str, audience: str, now_s: int, most
     found = claims["aud"]
     if audience not in (found if isinstance(found, list) else [found]):
         raise BadToken("claim aud: not for us")
-    exp, iat, sub = claims["exp"], claims["iat"], claims["sub"]
+    exp, iat, sub, jti = claims["exp"], claims["iat"], claims["sub"], claims["jti"]
     if type(exp) is not int or type(iat) is not int:
         raise BadToken("claims exp and iat must be whole seconds")
     if not isinstance(sub, str) or not sub:
         raise BadToken("claim sub must name somebody")
+    if not isinstance(jti, str) or not jti:
+        raise BadToken("claim jti must name the token")
     if iat > now_s + LEEWAY_S:
         raise BadToken("issued in the future")
+    start = claims.get("nbf", iat)
+    if type(start) is not int or start > now_s + LEEWAY_S:
+        raise BadToken("not good yet (nbf)")
     if exp <= now_s - LEEWAY_S:
         raise BadToken("expired")
     if not 0 < exp - iat <= most_s:
         raise BadToken(f"lives longer than the allowed {most_s} s")
-    return Claims(sub, str(claims["jti"]), exp)
+    return Claims(sub, jti, exp)
 
 
 def part(token: str, index: int) -> dict[str, Any]:

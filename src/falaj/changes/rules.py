@@ -141,6 +141,7 @@ def live_approvals(
             and approval.expires > now
             and approval.release == change.release
             and approval.evidence == change.evidence
+            and approval.report == change.report
             and approval.person not in change.authors
         ):
             counted.setdefault(approval.person, approval)

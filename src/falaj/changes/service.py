@@ -17,6 +17,7 @@ from falaj.facts.checks import GateReport
 from falaj.facts.events import Event
 from falaj.facts.releases import Release
 from falaj.facts.rollouts import LiveMove
+from falaj.facts.wire import digest
 from falaj.ports.ground import Ground
 from falaj.ports.store import Unit
 
@@ -54,6 +55,7 @@ def open_change(
             version=release.version,
             environment=environment,
             evidence=release.evidence,
+            report=digest(report),
             replaces=previous.id if previous else "",
             author=permit.person,
             authors=tuple(sorted({permit.person, *release.authors})),
@@ -127,6 +129,7 @@ def judge(
     *,
     shown_release: str = "",
     shown_evidence: str = "",
+    shown_report: str = "",
 ) -> Change:
     """Sign a decision over the release's id and the evidence's digest, and count it.
 
@@ -139,14 +142,16 @@ def judge(
         change = kept.fact
         if change.state not in (ChangeState.AWAITING_APPROVAL, ChangeState.APPROVED):
             rules.may_move(change, ChangeState.APPROVED)
-        seen_other = (shown_release and shown_release != change.release) or (
-            shown_evidence and shown_evidence != change.evidence
+        shown = (
+            (shown_release, change.release),
+            (shown_evidence, change.evidence),
+            (shown_report, change.report),
         )
-        if seen_other:
+        if any(seen and seen != stands for seen, stands in shown):
             raise Conflict(
                 "changes.evidence-changed",
                 f"{change.id} changed after you looked at it",
-                why=f"its evidence is now {change.evidence}",
+                why=f"its gate report is now {change.report}",
                 fix=f"read it again: `falaj change show {change.id}`",
             )
         approval = signed(change, permit, principal, decision, comment, signer, now)
@@ -160,6 +165,7 @@ def judge(
                     "approval": approval.id,
                     "release": change.release,
                     "evidence": change.evidence,
+                    "report": change.report,
                     "decision": str(decision),
                     "policy": permit.policy,
                 },
@@ -189,6 +195,7 @@ def signed(
         "environment": change.environment,
         "decision": str(decision),
         "evidence": change.evidence,
+        "report": change.report,
         "person": permit.person,
         "at": time.text(now),
         "expires": time.text(expires),
@@ -199,6 +206,7 @@ def signed(
         change=change.id,
         release=change.release,
         evidence=change.evidence,
+        report=change.report,
         person=permit.person,
         principal=principal.name,
         decision=decision,
@@ -209,8 +217,8 @@ def signed(
     )
 
 
-def new_evidence(ground: Ground, actor: str, release_id: str, evidence: str) -> tuple[str, ...]:
-    """Void the approvals of open changes of this release when its evidence is another now.
+def new_evidence(ground: Ground, actor: str, release_id: str, report: str) -> tuple[str, ...]:
+    """Void the approvals of open changes of this release: its newest gate report is another now.
 
     Returns the ids of the changes that went back to waiting.
     """
@@ -218,11 +226,11 @@ def new_evidence(ground: Ground, actor: str, release_id: str, evidence: str) -> 
     with ground.store.begin() as unit:
         for change in unit.find(Change, release=release_id):
             open_now = change.state in (ChangeState.AWAITING_APPROVAL, ChangeState.APPROVED)
-            if not open_now or change.evidence == evidence:
+            if not open_now or change.report == report:
                 continue
             void_all(unit, change, "new evidence")
             renewed = msgspec.structs.replace(
-                change, state=ChangeState.AWAITING_APPROVAL, evidence=evidence, since=ground.now()
+                change, state=ChangeState.AWAITING_APPROVAL, report=report, since=ground.now()
             )
             unit.replace(unit.get(Change, change.id), renewed)
             unit.append(event_of(ground, actor, renewed, "change.approvals-voided"))
@@ -260,6 +268,7 @@ def event_of(ground: Ground, actor: str, change: Change, type: str) -> Event:
             "state": str(change.state),
             "release": change.release,
             "evidence": change.evidence,
+            "report": change.report,
             "environment": change.environment,
             "risk": str(change.risk),
         },

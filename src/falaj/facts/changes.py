@@ -70,6 +70,7 @@ class Change(Fact, frozen=True, kw_only=True):
     opened: Instant
     since: Instant
     closing_note: str = ""
+    report: str = ""  # digest of the newest gate report: approvals bind to it as well
 
 
 class Approval(Fact, frozen=True, kw_only=True):
@@ -87,3 +88,4 @@ class Approval(Fact, frozen=True, kw_only=True):
     expires: Instant
     envelope: str  # JSON text
     void: str = ""  # why it no longer counts
+    report: str = ""  # digest of the gate report that was read

@@ -11,6 +11,7 @@ from litestar.di import Provide
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
+from falaj.access import engine
 from falaj.doors.api import problems, route
 from falaj.doors.api.routes import (
     access,
@@ -42,8 +43,10 @@ def works_of(state: State) -> Any:
 def create(works: Works, *, embedded: bool) -> Litestar:
     """Make the application. embedded: called inside the owner's own process, without a token.
 
-    Raises RuntimeError when any route does not say what it needs.
+    Raises RuntimeError when any route does not say what it needs, ValueError when the policies
+    do not fit their schema: a control plane without rules does not start.
     """
+    engine.bundle()
     app = Litestar(
         route_handlers=[handler for page in PAGES for handler in page.ROUTES],
         dependencies={

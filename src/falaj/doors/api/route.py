@@ -7,18 +7,21 @@ was made any other way, so that a forgotten permission can never be an open door
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 from litestar import HttpMethod, Litestar
 from litestar.connection import ASGIConnection, Request
 from litestar.handlers import BaseRouteHandler, HTTPRouteHandler
+from litestar.params import Parameter
 
 from falaj.access.service import OWNER, NotSignedIn
 from falaj.facts.access import Action, Permit, Principal, Resource, ResourceKind
 
-__all__ = ["get", "permit_of", "post", "principal_of", "refuse_open_routes"]
+__all__ = ["Limit", "get", "permit_of", "post", "principal_of", "refuse_open_routes"]
 
 KEYS: Final = frozenset({"needs", "on", "by"})
+# How many at most; one below zero would mean "all" to the store.
+Limit = Annotated[int, Parameter(ge=1)]
 
 
 def get(path: str, *, needs: Action, on: ResourceKind, by: str = "") -> Callable[..., Any]:
@@ -97,13 +100,36 @@ def principal_of(request: Request[Any, Any, Any]) -> Principal:
 
 
 def refuse_open_routes(app: Litestar) -> None:
-    """Stop the start when a route has no permission, or an option that nobody reads."""
+    """Stop the start when a route has no permission, or an option that nobody reads.
+
+    Sockets and bare ASGI handlers count as well: whatever answers has to ask first.
+    """
     for route in app.routes:
-        for handler in getattr(route, "route_handlers", ()):
-            if handler.handler_name == "options_handler":
-                continue  # made by the framework for each path; answers with methods only
-            if set(handler.opt) != KEYS or not isinstance(handler.opt["needs"], Action):
+        one = getattr(route, "route_handler", None)
+        for handler in getattr(route, "route_handlers", None) or [one]:
+            if not (says_what_it_needs(handler, route.path) or only_options(handler)):
                 raise RuntimeError(
                     f"route {route.path} ({handler}) does not say what it needs; "
                     "declare it with falaj.doors.api.route"
                 )
+
+
+def says_what_it_needs(handler: Any, path: str) -> bool:
+    opt = handler.opt
+    return (
+        isinstance(handler, HTTPRouteHandler)
+        and set(opt) == KEYS
+        and isinstance(opt["needs"], Action)
+        and isinstance(opt["on"], ResourceKind)
+        and (not opt["by"] or f"{{{opt['by']}:str}}" in path)
+        and guard in handler.resolve_guards()
+    )
+
+
+def only_options(handler: Any) -> bool:
+    """Made by the framework for each path; answers with the methods alone."""
+    return (
+        isinstance(handler, HTTPRouteHandler)
+        and handler.http_methods == {HttpMethod.OPTIONS}
+        and str(getattr(handler.fn, "__module__", "")).startswith("litestar.")
+    )

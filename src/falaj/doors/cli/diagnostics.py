@@ -1,13 +1,13 @@
-"""A FalajError for people (place, excerpt, caret, why, fix) and for machines (RFC 9457)."""
+"""A FalajError for people: place, excerpt, caret, why, fix. For machines: base/problems."""
 
 from __future__ import annotations
 
 import textwrap
-from typing import Any, Final
+from typing import Final
 
 from falaj.base.errors import FalajError, Place, Problem
 
-__all__ = ["problem_document", "render"]
+__all__ = ["render"]
 
 LEAST_WIDTH: Final = 40
 
@@ -16,34 +16,6 @@ def render(error: FalajError, *, width: int = 100) -> str:
     """Plain text, a block for each problem, no line break at the end. width: columns."""
     width = max(width, LEAST_WIDTH)
     return "\n\n".join(_block(problem, width) for problem in error.problems)
-
-
-def problem_document(error: FalajError) -> dict[str, Any]:
-    """The RFC 9457 form. `errors` holds every problem; the members beside it are the first one's."""
-    first = error.problems[0]
-    return {
-        "type": f"/problems/{first.code}",
-        "title": _title(first.code),
-        "status": error.status,
-        "detail": first.message,
-        **_members(first),
-        "errors": [{"detail": p.message, **_members(p)} for p in error.problems],
-    }
-
-
-def _title(code: str) -> str:
-    room, _, reason = code.partition(".")
-    return f"{room}: {reason.replace('-', ' ')}"
-
-
-def _members(problem: Problem) -> dict[str, Any]:
-    place = problem.place
-    return {
-        "code": problem.code,
-        "why": problem.why,
-        "fix": problem.fix,
-        "place": place and {"file": clean(place.file), "line": place.line, "column": place.column},
-    }
 
 
 def _block(problem: Problem, width: int) -> str:

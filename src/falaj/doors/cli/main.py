@@ -13,7 +13,7 @@ from typing import Any, Final
 import click
 from click.shell_completion import CompletionItem
 
-__all__ = ["VERBS", "cli", "main"]
+__all__ = ["VERBS", "answer", "cli", "main"]
 
 # verb -> (section, one line)
 VERBS: Final[dict[str, tuple[str, str]]] = {
@@ -40,7 +40,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "config": ("Admin", "Show every setting and where it comes from."),
     "explain": ("Admin", "Explain an error code, offline."),
 }
-# Imports make objects, not garbage: looking for some every 700 of them costs `status` 4x bare Python.
+# Imports make objects, not garbage: looking for it after every 700 costs `status` 4x bare Python.
 GARBAGE_AT: Final = 20_000
 SETTINGS: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -99,26 +99,44 @@ def cli(ctx: click.Context, debug: bool, identity: str | None, version: bool) ->
 
 
 def main() -> None:
-    """Run, and turn every ending into its exit code; a person never sees a traceback unasked."""
-    debug = "--debug" in sys.argv
+    """The program: run, then end with the exit code."""
     gc.set_threshold(GARBAGE_AT)
     try:
+        sys.exit(answer())
+    finally:
+        gc.freeze()  # the system takes all memory back anyway; walking it first costs 12x bare Python
+
+
+def answer() -> int:
+    """Turn every ending into its exit code; a person never sees a traceback unasked."""
+    try:
         code = cli.main(standalone_mode=False)  # of ctx.exit; commands themselves return nothing
-        sys.exit(code if isinstance(code, int) else 0)
     except click.ClickException as error:
-        error.show()
-        sys.exit(2)
+        return misused(error)
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing is lost, run it again", err=True)
-        sys.exit(130)
+        return 130
     except BrokenPipeError:
-        sys.exit(0)  # the reader (head, less) has seen enough
+        return 0  # the reader (head, less) has seen enough
     except Exception as error:
-        if debug:
+        if "--debug" in sys.argv:
             raise
-        sys.exit(failed(error))
-    finally:
-        gc.freeze()  # the end of the process gives everything back at once; a walk over it is 12x
+        return failed(error)
+    return code if isinstance(code, int) else 0
+
+
+def misused(error: click.ClickException) -> int:
+    """click's own words for people; a problem like any other for machines."""
+    error.show()
+    if "--json" in sys.argv:
+        from falaj.base.errors import FalajError
+
+        tell_machine(
+            FalajError(
+                "cli.usage", error.format_message(), fix="`falaj --help` and `falaj VERB --help`"
+            )
+        )
+    return 2
 
 
 def failed(error: Exception) -> int:
@@ -131,23 +149,32 @@ def failed(error: Exception) -> int:
     from falaj.doors.cli.crash import report
 
     path = report(error)
-    click.echo(
-        f"error[cli.crash]: falaj itself failed: {type(error).__name__}\n"
-        f"  = why: this is our mistake, not yours; what was committed is safe\n"
-        f"  = fix: send the report {path} (it holds no values of your data)",
-        err=True,
+    told = FalajError(
+        "cli.crash",
+        f"falaj itself failed: {type(error).__name__}",
+        why="this is our mistake, not yours; what was committed is safe",
+        fix=f"send the report {path} (it holds no values of your data)",
     )
+    told.exit, told.status = Exit.INTERNAL, 500  # type: ignore[misc]
+    show(told)
     return Exit.INTERNAL
 
 
 def show(error: Any) -> None:
     import shutil
 
-    from falaj.doors.cli import diagnostics
+    from falaj.doors.cli.diagnostics import render
 
     if "--json" in sys.argv:
-        import json
-
-        click.echo(json.dumps(diagnostics.problem_document(error)))
+        tell_machine(error)
     width = shutil.get_terminal_size((100, 24)).columns
-    click.echo(diagnostics.render(error, width=width), err=True)
+    click.echo(render(error, width=width), err=True)
+
+
+def tell_machine(error: Any) -> None:
+    """The one document on stdout."""
+    import json
+
+    from falaj.base.problems import document
+
+    click.echo(json.dumps(document(error)))

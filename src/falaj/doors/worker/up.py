@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 import threading
 from collections.abc import Callable
@@ -27,8 +28,8 @@ PROTECTED = (Classification.PERSONAL, Classification.SENSITIVE)
 def serve(works: Works, *, host: str, port: int, worker: bool, say: Callable[[str], object]) -> int:
     """Serve until interrupted. Plain HTTP is for loopback and for data below class personal."""
     refuse_plain(works, host)
-    listener = socket.create_server((host, port))
-    address = f"http://{host}:{listener.getsockname()[1]}"
+    listener = listen(host, port)
+    address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     say(f"falaj is up on {address}  (project {works.ground.name})")
     say(f"  export FALAJ_URL={address}; falaj access token > token; export FALAJ_TOKEN_FILE=token")
     stop = threading.Event()
@@ -48,6 +49,8 @@ def serve(works: Works, *, host: str, port: int, worker: bool, say: Callable[[st
         server_header=False,
         timeout_graceful_shutdown=5,
     )
+    # uvicorn sends itself the signal again when it is done; the end is ours, so that all is closed.
+    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
         uvicorn.Server(config).run(sockets=[listener])
     finally:
@@ -55,6 +58,20 @@ def serve(works: Works, *, host: str, port: int, worker: bool, say: Callable[[st
         if worker:
             helper.join(timeout=10)
     return 0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    try:
+        return socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET
+        )
+    except OSError as error:
+        raise FalajError(
+            "cli.no-port",
+            f"port {port} on {host} cannot be opened: {error.strerror}",
+            why="another program, perhaps another `falaj up`, listens there",
+            fix="end it, or take another one: `falaj up --port 0`",
+        ) from None
 
 
 def refuse_plain(works: Works, host: str) -> None:

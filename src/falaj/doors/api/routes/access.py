@@ -6,10 +6,11 @@ from typing import Final
 
 import msgspec
 from litestar import Response
+from litestar.datastructures import State
 
 from falaj.app import Works
 from falaj.base import time
-from falaj.base.errors import FalajError
+from falaj.base.errors import FalajError, NotAllowed
 from falaj.doors.api.route import get, post
 from falaj.facts.access import Action, Permit, Principal, ResourceKind, Role
 
@@ -46,8 +47,18 @@ def add_identity(works: Works, permit: Permit, data: AddIdentity) -> Principal:
 
 
 @post("/tokens", needs=Action.MANAGE_ACCESS, on=ResourceKind.PROJECT, status=201)
-def make_token(works: Works, data: MakeToken) -> Token:
-    """Make a bearer token for an identity; it dies by itself."""
+def make_token(works: Works, state: State, permit: Permit, data: MakeToken) -> Token:
+    """Make a bearer token for an identity; it dies by itself.
+
+    From afar only for oneself: an owner with somebody else's token would be two persons.
+    """
+    if not state.embedded and works.access.principal(data.name).person != permit.person:
+        raise NotAllowed(
+            "access.token-of-another",
+            f"{permit.principal} may not make a token for {data.name} from afar",
+            why="who holds the tokens of two persons can approve an own change (four eyes)",
+            fix=f"where the server runs: `falaj access token {data.name}`",
+        )
     try:
         lifetime = time.parse_span(data.lifetime)
     except ValueError as error:

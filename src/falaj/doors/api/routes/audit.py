@@ -8,7 +8,7 @@ import msgspec
 from litestar import Response
 
 from falaj.app import Works
-from falaj.doors.api.route import get
+from falaj.doors.api.route import Limit, get
 from falaj.facts.access import Action, Permit, ResourceKind
 
 __all__ = ["ROUTES"]
@@ -21,7 +21,7 @@ class LogView(msgspec.Struct):
 
 
 @get("/events", needs=Action.READ, on=ResourceKind.PROJECT)
-def list_events(works: Works, after: int = -1, limit: int = 100) -> LogView:
+def list_events(works: Works, after: int = -1, limit: Limit = 100) -> LogView:
     """Events in the log's order behind a place, with the size and root of the whole log."""
     store = works.ground.store
     store.integrate()

@@ -8,7 +8,7 @@ import msgspec
 from litestar.params import Parameter
 
 from falaj.app import Works
-from falaj.doors.api.route import get, post
+from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, Principal, ResourceKind
 from falaj.facts.changes import Approval, Change, Decision
 from falaj.facts.checks import GateReport
@@ -27,6 +27,7 @@ class Judge(msgspec.Struct, forbid_unknown_fields=True):
     comment: str
     shown_release: str = ""
     shown_evidence: str = ""
+    shown_report: str = ""
 
 
 class ChangeView(msgspec.Struct):
@@ -53,7 +54,7 @@ def open_change(works: Works, permit: Permit, environment: str, data: OpenChange
 def list_changes(
     works: Works,
     wanted: Annotated[str, Parameter(query="state")] = "",
-    limit: int = 50,
+    limit: Limit = 50,
     after: str = "",
 ) -> list[Change]:
     store, most = works.ground.store, min(limit, 1000)
@@ -102,6 +103,7 @@ def judge(
         data.comment,
         shown_release=data.shown_release,
         shown_evidence=data.shown_evidence,
+        shown_report=data.shown_report,
     )
 
 

@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from falaj.app import Works
-from falaj.doors.api.route import get, post
+from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.checks import GateReport
 
@@ -33,7 +33,7 @@ def show_gate(works: Works, report: str) -> GateReport:
 
 
 @get("/gates", needs=Action.READ, on=ResourceKind.PROJECT)
-def list_gates(works: Works, run: str = "", limit: int = 50) -> list[GateReport]:
+def list_gates(works: Works, run: str = "", limit: Limit = 50) -> list[GateReport]:
     where = {"run": run} if run else {}
     return works.ground.store.find(GateReport, limit=min(limit, 1000), **where)
 

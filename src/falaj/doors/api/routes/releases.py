@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from falaj.app import Works
-from falaj.doors.api.route import get, post
+from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.releases import Manifest, Release
 
@@ -34,7 +34,7 @@ def create_release(works: Works, permit: Permit, data: CreateRelease) -> Release
 
 
 @get("/releases", needs=Action.READ, on=ResourceKind.PROJECT)
-def list_releases(works: Works, limit: int = 50, after: str = "") -> list[Release]:
+def list_releases(works: Works, limit: Limit = 50, after: str = "") -> list[Release]:
     return works.ground.store.find(Release, limit=min(limit, 1000), after=after)
 
 

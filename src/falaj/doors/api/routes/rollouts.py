@@ -10,7 +10,7 @@ import msgspec
 from falaj.app import Works
 from falaj.base import time
 from falaj.base.errors import FalajError, NotFound
-from falaj.doors.api.route import get, post
+from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.rollouts import LiveMove, Rollout, RolloutDecision
 
@@ -43,14 +43,14 @@ def start_rollout(works: Works, permit: Permit, change: str) -> Rollout:
 
 @get("/rollouts", needs=Action.READ, on=ResourceKind.PROJECT)
 def list_rollouts(
-    works: Works, environment: str = "", limit: int = 50, after: str = ""
+    works: Works, environment: str = "", limit: Limit = 50, after: str = ""
 ) -> list[Rollout]:
     where = {"environment": environment} if environment else {}
     return works.ground.store.find(Rollout, limit=min(limit, 1000), after=after, **where)
 
 
 @get("/rollouts/{rollout:str}", needs=Action.READ, on=ResourceKind.PROJECT)
-def show_rollout(works: Works, rollout: str, decisions: int = 20) -> RolloutView:
+def show_rollout(works: Works, rollout: str, decisions: Limit = 20) -> RolloutView:
     store = works.ground.store
     found = store.get(Rollout, rollout).fact
     return RolloutView(

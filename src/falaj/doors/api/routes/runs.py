@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from falaj.app import Works
-from falaj.doors.api.route import get, post
+from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.runs import Run
 
@@ -37,7 +37,7 @@ def explain_run(works: Works, data: StartRun) -> list[dict[str, Any]]:
 
 
 @get("/runs", needs=Action.READ, on=ResourceKind.PROJECT)
-def list_runs(works: Works, limit: int = 50, after: str = "") -> list[Run]:
+def list_runs(works: Works, limit: Limit = 50, after: str = "") -> list[Run]:
     return works.ground.store.find(Run, limit=min(limit, 1000), after=after)
 
 

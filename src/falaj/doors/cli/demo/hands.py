@@ -125,7 +125,7 @@ class Hands:
         )
         self.story.say(f"{change['id']} {change['title']}, risk {change['risk']}")
         self.story.command(f"falaj approve {change['id']} -m ...")
-        words = {"shown_release": change["release"], "shown_evidence": change["evidence"]}
+        words = {f"shown_{name}": change[name] for name in ("release", "evidence", "report")}
         try:
             self.owner.post(f"/changes/{change['id']}/approve", {"comment": "mine", **words})
         except FalajError as refusal:
@@ -138,7 +138,7 @@ class Hands:
         """The reader looks at the change and signs what was seen."""
         self.story.command(f"falaj --as {READER} approve {name} -m ...")
         seen = self.reader.get(f"/changes/{name}")["change"]
-        words = {"shown_release": seen["release"], "shown_evidence": seen["evidence"]}
+        words = {f"shown_{name}": seen[name] for name in ("release", "evidence", "report")}
         change: dict[str, Any] = self.reader.post(
             f"/changes/{name}/approve", {"comment": "read the evidence", **words}
         )

@@ -111,7 +111,7 @@ def say(change: dict[str, Any]) -> None:
     for reason in change["risk_reasons"]:
         click.echo(f"  {reason}")
     click.echo(f"plan: {change['plan']}; back-out: {change['back_out']}")
-    click.echo(f"evidence {change['evidence']}")
+    click.echo(f"evidence {change['evidence']}, gate report {terminal.short(change['report'])}")
 
 
 def one_waiting(client: Any, change: str, state: str) -> str:
@@ -149,6 +149,7 @@ def judging(verb: str, line: str) -> click.Command:
                 "comment": comment,
                 "shown_release": shown["release"],
                 "shown_evidence": shown["evidence"],
+                "shown_report": shown["report"],
             },
         )
         if machine:
