@@ -202,10 +202,15 @@ def way_back(ground: Ground, environment: str, model: str) -> tuple[LiveMove, Re
 
 def live(ground: Ground, environment: str, model: str, at: Any = None) -> LiveMove | None:
     """The ledger's memory: what answered at that time (now, when not said)."""
-    for move in ground.store.find(LiveMove, environment=environment, model=model):
-        if at is None or move.at <= at:
-            return move
-    return None
+    after = ""
+    while True:
+        page = ground.store.find(LiveMove, after=after, environment=environment, model=model)
+        for move in page:
+            if at is None or move.at <= at:
+                return move
+        if not page:
+            return None
+        after = page[-1].id
 
 
 def reconcile(ground: Ground, owner: str, labels: Labels) -> list[str]:

@@ -13,7 +13,6 @@ from typing import Any, Final
 
 from msgspec.structs import asdict
 
-from falaj.base.errors import NotFound
 from falaj.facts.models import ModelVersion
 from falaj.facts.releases import Release
 from falaj.facts.rollouts import LiveMove, Rollout, Stratum
@@ -60,6 +59,7 @@ class Watch:
     def __init__(self, ground: Ground) -> None:
         self._ground = ground
         self._arrivals: dict[str, Arrivals] = {}
+        self._limits: dict[str, float] = {}  # release -> threshold of its labels; never changes
         self._judged: dict[str, list[Labelled]] = defaultdict(list)  # rollout -> pairs
 
     def strata(self, rollout: Rollout) -> list[Stratum]:
@@ -80,15 +80,12 @@ class Watch:
                 self._judged[pair.rollout].append(pair)
 
     def _thresholds(self) -> dict[str, float]:
-        found = {}
         for release in self._ground.store.find(Release):
-            try:
-                version = self._ground.store.get(ModelVersion, release.model_version).fact
-            except NotFound:
+            if release.id in self._limits:
                 continue
-            if version.threshold is not None:
-                found[release.id] = version.threshold
-        return found
+            version = self._ground.store.get(ModelVersion, release.model_version).fact
+            self._limits[release.id] = 0.5 if version.threshold is None else version.threshold
+        return self._limits
 
     def _spool(self, environment: str) -> Path:
         table = self._ground.project.environments[environment]
