@@ -94,9 +94,16 @@ def told(result: CheckResult) -> Any:
         place=Place(file=place["file"], line=place["line"], column=place.get("column", 1))
         if isinstance(place, dict)
         else None,
-        why="the contract promises it, and the pipeline is not run on data that breaks it",
+        why=shown_rows(result)
+        or "the contract promises it, and the pipeline is not run on data that breaks it",
         fix="mend the data or the contract: `falaj run` checks again",
     )
+
+
+def shown_rows(result: CheckResult) -> str:
+    """The first rows that break it, numbered from 1 as in a file; masked by class."""
+    rows = result.details.get("sample", [])[:3]
+    return "for example " + ", ".join(f"row {r['row']}: {r['value']}" for r in rows) if rows else ""
 
 
 def contracts(ground: Ground) -> tuple[ContractReport, ...]:
