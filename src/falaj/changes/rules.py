@@ -60,10 +60,13 @@ def may_move(change: Change, to: ChangeState) -> None:
         )
 
 
-def hold_gates(report: GateReport | None, required: Sequence[str], *, release: str) -> None:
+def hold_gates(
+    report: GateReport | None, required: Sequence[str], *, release: str, now: datetime
+) -> None:
     """Raise unless every required gate of the release has passed or is waived.
 
-    A required check that is inconclusive does not pass; only a waiver lets it through.
+    A required check that is inconclusive does not pass; only a waiver that has not expired lets it
+    through. Nothing lets a failed check through.
     """
     if report is None:
         raise GateInconclusive(
@@ -71,13 +74,13 @@ def hold_gates(report: GateReport | None, required: Sequence[str], *, release: s
             f"release {release} has no gate report",
             fix="run `falaj gate`",
         )
-    waived = {waiver.check for waiver in report.waivers}
+    waived = {waiver.check for waiver in report.waivers if waiver.expires > now}
     open_results = [
         result
         for result in report.results
         if result.gate in required
         and result.verdict is not Verdict.PASS
-        and result.check not in waived
+        and not (result.verdict is Verdict.INCONCLUSIVE and result.check in waived)
     ]
     silent = [gate for gate in required if all(result.gate != gate for result in report.results)]
     if silent:

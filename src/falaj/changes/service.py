@@ -39,7 +39,7 @@ def open_change(
     """Ask to bring `release` to `environment`. Its required gates must hold."""
     table = ground.project.environments[environment]
     if not proposed:
-        rules.hold_gates(report, table.requires, release=release.version)
+        rules.hold_gates(report, table.requires, release=release.version, now=ground.now())
     found = rules.assess(release, previous, report, floor=table.approvals)
     now = ground.now()
     back_to = f"{previous.version}, kept warm on the target" if previous else "none: stop serving"

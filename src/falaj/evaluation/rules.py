@@ -9,7 +9,7 @@ from falaj.facts.checks import CheckResult, GateReport, Verdict
 from falaj.facts.project import GatesTable
 from falaj.facts.wire import digest
 
-__all__ = ["junit", "markdown", "policy_digest"]
+__all__ = ["html", "junit", "markdown", "policy_digest"]
 
 
 def policy_digest(gates: GatesTable, required: Sequence[str]) -> str:
@@ -51,3 +51,39 @@ def markdown(report: GateReport) -> str:
         cells = (r.check, str(r.verdict), value, r.requirement, r.reason)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*rows, ""])
+
+
+STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem}"
+    "table{border-collapse:collapse;width:100%}th,td{text-align:start;padding:.35rem .6rem;"
+    "border-block-end:1px solid #d6d9de;vertical-align:top}.pass{color:#0f6b3a}.fail{color:#a3151f}"
+    ".inconclusive,.error,.skipped{color:#7a4b00}"
+)
+MARKS = {"pass": "✓", "fail": "✕", "inconclusive": "~", "error": "!", "skipped": "○"}
+
+
+def html(report: GateReport) -> str:
+    """One page without script or outside parts; every text is escaped."""
+    rows = "".join(
+        f'<tr><td>{escape(r.check)}</td><td class="{r.verdict}">{MARKS[r.verdict]} {r.verdict}</td>'
+        f"<td>{escape(interval(r))}</td><td>{escape(r.requirement)}</td><td>{escape(r.reason)}</td></tr>"
+        for r in report.results
+    )
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>'
+        f"Gate: {report.verdict}</title><style>{STYLE}</style></head><body>"
+        f'<h1 class="{report.verdict}">{MARKS[report.verdict]} {report.verdict}</h1>'
+        f"<p>Model {escape(report.subject)}<br>Policy {escape(report.policy)}<br>"
+        f"Required: {escape(', '.join(report.required))}</p>"
+        "<table><thead><tr><th>Check</th><th>Verdict</th><th>Measured</th><th>Required</th>"
+        f"<th>Why</th></tr></thead><tbody>{rows}</tbody></table></body></html>\n"
+    )
+
+
+def interval(r: CheckResult) -> str:
+    """Value with its one-sided 95 % bounds, as far as they are known."""
+    if r.value is None:
+        return ""
+    low = "" if r.low is None else f"{r.low:.4g}"
+    high = "" if r.high is None else f"{r.high:.4g}"
+    return f"{r.value:.4g} {r.unit} [{low}, {high}]".replace("  ", " ")

@@ -28,6 +28,7 @@ __all__ = [
     "MonitorsTable",
     "MoveTable",
     "PipelinesTable",
+    "Policy",
     "Project",
     "ProjectTable",
     "QualityTable",
@@ -344,6 +345,16 @@ class PipelinesTable(Fact, frozen=True, kw_only=True):
     parameters: Annotated[
         dict[str, Any], _is("Values of pipeline parameters, over the defaults in code.")
     ] = {}
+
+
+class Policy(Fact, frozen=True, kw_only=True):
+    """Rules on their own, as `falaj gate --what-if FILE` reads them.
+
+    requires: gates that are asked for; nothing: those of the report.
+    """
+
+    gates: GatesTable
+    requires: tuple[Gate, ...] = ()
 
 
 class Project(Fact, frozen=True, kw_only=True):

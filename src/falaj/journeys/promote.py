@@ -287,7 +287,7 @@ def open_change(
     known = release_named(ground, release_name)
     report = report_of(ground, known.id)
     if report is None:
-        change_rules.hold_gates(None, (), release=known.version)
+        change_rules.hold_gates(None, (), release=known.version, now=ground.now())
         raise AssertionError("unreachable")
     live = ground.store.find(LiveMove, environment=environment, model=known.model, limit=1)
     previous = ground.store.get(Release, live[0].stable).fact if live else None
@@ -308,7 +308,7 @@ def take_up(ground: Ground, permit: Permit, change_id: str) -> Change:
     change = ground.store.get(Change, change_id).fact
     report = report_of(ground, change.release)
     table = ground.project.environments[change.environment]
-    change_rules.hold_gates(report, table.requires, release=change.version)
+    change_rules.hold_gates(report, table.requires, release=change.version, now=ground.now())
     with ground.store.begin() as unit:
         changes.move(ground, unit, permit.person, change.id, ChangeState.ASSESSING)
         return changes.move(ground, unit, permit.person, change.id, ChangeState.AWAITING_APPROVAL)

@@ -100,14 +100,18 @@ def test_a_change_that_is_not_approved_is_not_implemented(state):
         rules.must_be_approved(replace(CHANGE, state=state), both, now=NOW)
 
 
-def report(*verdicts: tuple[str, Verdict], waived: tuple[str, ...] = ()) -> GateReport:
+def report(
+    *verdicts: tuple[str, Verdict], waived: tuple[str, ...] = (), life: int = 1
+) -> GateReport:
     return GateReport(
         subject="sha256:t", policy="sha256:p", at=NOW, required=("quality", "bias"),
         results=tuple(
             CheckResult(check=f"{gate}.x", gate=gate, verdict=verdict, reason="because")
             for gate, verdict in verdicts
         ),
-        waivers=tuple(Waiver(check=c, owner="risk", reason="r", expires=NOW) for c in waived),
+        waivers=tuple(
+            Waiver(check=c, owner="risk", reason="r", expires=NOW + timedelta(days=life)) for c in waived
+        ),
     )  # fmt: skip
 
 
@@ -123,6 +127,11 @@ GATES = {
     "no report at all": (None, GateInconclusive),
     "a waiver lets it through": (
         report(("quality", Verdict.PASS), ("bias", Verdict.INCONCLUSIVE), waived=("bias.x",)), None),
+    "an expired waiver does not": (
+        report(("quality", Verdict.PASS), ("bias", Verdict.INCONCLUSIVE), waived=("bias.x",), life=0),
+        GateInconclusive),
+    "no waiver lets a failure through": (
+        report(("quality", Verdict.PASS), ("bias", Verdict.FAIL), waived=("bias.x",)), GateFailed),
     "a gate that nobody asked for may fail": (
         report(("quality", Verdict.PASS), ("bias", Verdict.PASS), ("latency", Verdict.FAIL)), None),
 }  # fmt: skip
@@ -131,10 +140,10 @@ GATES = {
 @pytest.mark.parametrize(("found", "refusal"), GATES.values(), ids=GATES)
 def test_required_gates_must_hold(found, refusal):
     if refusal is None:
-        rules.hold_gates(found, ("quality", "bias"), release="1.0.0")
+        rules.hold_gates(found, ("quality", "bias"), release="1.0.0", now=NOW)
     else:
         with pytest.raises(refusal):
-            rules.hold_gates(found, ("quality", "bias"), release="1.0.0")
+            rules.hold_gates(found, ("quality", "bias"), release="1.0.0", now=NOW)
 
 
 def release(tree: str) -> Release:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from falaj.base import places, settings
 from falaj.base.errors import FalajError, Place, Problem
-from falaj.facts.project import Project
+from falaj.facts.project import Policy, Project
 
-__all__ = ["ConfigValue", "config_values", "read_project"]
+__all__ = ["ConfigValue", "config_values", "read_policy", "read_project"]
+
+T = TypeVar("T", bound=msgspec.Struct)
 
 MOST: Final = 20
 LARGEST_BYTES: Final = 1_000_000
@@ -38,6 +40,11 @@ def read_project(path: Path) -> Project:
     return _read(path)[0]
 
 
+def read_policy(path: Path) -> Policy:
+    """Read rules on their own: `[gates.*]` tables and `requires`. Raises as `read_project` does."""
+    return _typed(path, Policy)[0]
+
+
 def config_values(path: Path) -> list[ConfigValue]:
     """Every setting in force and where it came from. Raises as `read_project` does."""
     project, spots, name = _read(path)
@@ -59,18 +66,20 @@ def _leaves(value: Any, at: places.Path) -> list[tuple[places.Path, Any]]:
 
 
 def _read(path: Path) -> tuple[Project, dict[places.Path, places.Spot], str]:
-    if path.is_dir():
-        path /= "falaj.toml"
+    return _typed(path / "falaj.toml" if path.is_dir() else path, Project)
+
+
+def _typed(path: Path, kind: type[T]) -> tuple[T, dict[places.Path, places.Spot], str]:
     text = _text(path)
     try:
         tree = tomllib.loads(text)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise _syntax(path.name, text, str(error)) from None
     spots = places.places(text)
-    found = settings.mistakes(Project, tree)
+    found = settings.mistakes(kind, tree)
     if found:
         raise FalajError.of(_problems(path.name, text, spots, found))
-    return msgspec.convert(tree, Project), spots, path.name
+    return msgspec.convert(tree, kind), spots, path.name
 
 
 def _text(path: Path) -> str:

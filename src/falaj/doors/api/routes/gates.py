@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from litestar import Response
 
 from falaj.app import Works
+from falaj.base.errors import NotFound
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.checks import GateReport
+from falaj.facts.project import Policy
 
 __all__ = ["ROUTES", "CheckGate"]
 
@@ -38,4 +41,32 @@ def list_gates(works: Works, run: str = "", limit: Limit = 50) -> list[GateRepor
     return works.ground.store.find(GateReport, limit=min(limit, 1000), **where)
 
 
-ROUTES: Final = (check_gate, show_gate, list_gates)
+@post("/gates/{report:str}/what-if", needs=Action.READ, on=ResourceKind.PROJECT)
+def what_if(works: Works, report: str, data: Policy) -> GateReport:
+    """Decide stored evidence under other rules; nothing is measured and nothing is kept."""
+    from falaj.evaluation import replay, rules
+
+    kept = works.ground.store.get(GateReport, report).fact
+    required = data.requires or kept.required
+    policy = rules.policy_digest(data.gates, required)
+    return replay.replay(kept, data.gates, required, policy=policy)
+
+
+@get("/gates/{report:str}/as/{form:str}", needs=Action.READ, on=ResourceKind.PROJECT)
+def show_as(works: Works, report: str, form: str) -> Response[bytes]:
+    """The report for other tools: junit, markdown or html."""
+    from falaj.evaluation import rules
+
+    forms = {
+        "junit": (rules.junit, "application/xml"),
+        "markdown": (rules.markdown, "text/markdown"),
+        "html": (rules.html, "text/html"),
+    }
+    if form not in forms:
+        raise NotFound("api.no-such-form", f"got {form!r}, expected {', '.join(forms)}")
+    write, media = forms[form]
+    kept = works.ground.store.get(GateReport, report).fact
+    return Response(write(kept).encode(), media_type=media)
+
+
+ROUTES: Final = (check_gate, show_gate, list_gates, what_if, show_as)

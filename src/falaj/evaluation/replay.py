@@ -1,0 +1,125 @@
+"""The same evidence under other rules: nothing is measured again. Pure.
+
+Bounds do not depend on the limit that they are held against, so a stored result can be decided
+anew. What the other policy asks for and nobody measured is inconclusive, never a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from msgspec.structs import replace
+
+from falaj.evaluation.bias import RATES, told
+from falaj.facts.checks import CheckResult, GateReport, Verdict
+from falaj.facts.project import BiasTable, GatesTable
+from falaj.stats.fairness import axes_of, ratio_gate
+
+__all__ = ["replay"]
+
+AT_LEAST = "at least"
+BELOW = "below"
+
+
+def replay(
+    report: GateReport, gates: GatesTable, required: Sequence[str], *, policy: str
+) -> GateReport:
+    """The report as these rules would have made it, from the numbers that are stored."""
+    results: list[CheckResult] = []
+    for result in report.results:
+        results += decided(result, gates)
+    results += unmeasured(report, gates)
+    return replace(
+        report, policy=policy, required=tuple(required), results=tuple(results), waivers=()
+    )
+
+
+def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
+    """One stored result under the new limit; what has no limit of its own stays as it is."""
+    quality, robustness, latency = gates.quality, gates.robustness, gates.latency
+    match result.gate:
+        case "quality" if quality is None:
+            return []
+        case "quality" if quality is not None and result.check == f"quality.{quality.metric}":
+            return [bounded(result, AT_LEAST, quality.at_least)]
+        case "quality" if quality is not None and result.check == "quality.against_champion":
+            return [bounded(result, BELOW, quality.margin_to_champion)]
+        case "bias":
+            return biased(result, gates.bias) if gates.bias else []
+        case "robustness":
+            return [bounded(result, BELOW, robustness.max_drop)] if robustness else []
+        case "latency":
+            return [bounded(result, BELOW, latency.p99_ms)] if latency else []
+        case _:
+            return [result]
+
+
+def bounded(result: CheckResult, side: str, limit: float) -> CheckResult:
+    """Pass when the near bound holds, fail when the far one does not, else inconclusive."""
+    if result.verdict in (Verdict.ERROR, Verdict.SKIPPED) or result.limit is None:
+        return result
+    low, high = result.low, result.high
+    if side == AT_LEAST:
+        holds, breaks = low is not None and low >= limit, high is not None and high < limit
+        requirement = f"lower bound >= {limit:g}"
+    else:
+        holds, breaks = high is not None and high < limit, low is not None and low >= limit
+        requirement = f"upper bound < {limit:g}"
+    verdict = Verdict.PASS if holds else Verdict.FAIL if breaks else Verdict.INCONCLUSIVE
+    if limit == result.limit:
+        verdict = result.verdict  # other reasons may have held it, such as a worn-out set
+    reason = f"was held against {result.limit:g}; now {side} {limit:g}"
+    return replace(result, verdict=verdict, limit=limit, requirement=requirement, reason=reason)
+
+
+def biased(result: CheckResult, table: BiasTable) -> list[CheckResult]:
+    """Counts are stored, so the whole gate is decided again, with its adjusted p-values."""
+    prefix = f"bias.{table.group}="
+    counts = result.details.get("counts")
+    if not result.check.startswith(prefix) or result.metric != table.metric or not counts:
+        return []
+    groups = sorted(counts)
+    axes = axes_of(groups)
+    cells = np.zeros((len(groups), 2, 2), dtype=np.int64)
+    row = 1 if RATES[table.metric] == "tpr" else 0
+    for place, group in enumerate(groups):
+        hits, rows = counts[group]
+        cells[place, row] = (rows - hits, hits)
+    found = ratio_gate(
+        axes.cube(cells),
+        axes,
+        RATES[table.metric],
+        at_least=table.at_least,
+        # The default is the largest group by all rows, which the rate's own counts do not tell.
+        reference=table.reference or result.details["reference"],
+        small_groups=table.small_groups,
+    )
+    group = result.check.removeprefix(prefix)
+    return [told(table, found, one) for one in found.groups if one.group == group]
+
+
+def unmeasured(report: GateReport, gates: GatesTable) -> list[CheckResult]:
+    """What these rules ask for and the stored evidence does not hold."""
+    wanted: list[tuple[str, str]] = []
+    if gates.quality is not None:
+        wanted.append(("quality", f"quality.{gates.quality.metric}"))
+    if gates.bias is not None:
+        wanted.append(("bias", f"bias.{gates.bias.group}="))
+    if gates.robustness is not None:
+        wanted += [("robustness", f"robustness.missing={p}") for p in gates.robustness.missing]
+    if gates.latency is not None:
+        wanted.append(("latency", "latency.p99"))
+    known = [result.check for result in report.results]
+    return [
+        CheckResult(
+            check=check.rstrip("="),
+            gate=gate,
+            verdict=Verdict.INCONCLUSIVE,
+            reason="the stored evidence does not hold it: run `falaj gate` under this policy",
+        )
+        for gate, check in wanted
+        if not any(
+            name == check or (check.endswith("=") and name.startswith(check)) for name in known
+        )
+    ]
