@@ -84,8 +84,8 @@ def decide(
             "access.four-eyes",
             f"{principal.name} is an author of {resource.id} and may not approve it",
             why="the person who made a change never approves it, under any account (rule four-eyes)",
-            fix="ask somebody else: `falaj approve "
-            f"{resource.id} --as NAME -m ...`; a further local identity: `falaj access add NAME`",
+            fix=f"ask somebody else: `falaj --as NAME approve {resource.id} -m ...`; a further local "
+            "identity: `falaj access add NAME --role approver`",
         )
     roles = ", ".join(principal.roles) or "no role"
     raise NotAllowed(

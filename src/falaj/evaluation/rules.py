@@ -3,18 +3,56 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import timedelta
 from xml.sax.saxutils import escape, quoteattr
 
+from falaj.base.errors import FalajError, NotAllowed, NotFound
 from falaj.facts.checks import CheckResult, GateReport, Verdict
 from falaj.facts.project import GatesTable
 from falaj.facts.wire import digest
 
-__all__ = ["html", "junit", "markdown", "policy_digest"]
+__all__ = ["html", "junit", "markdown", "may_waive", "policy_digest"]
+
+LONGEST_WAIVER = timedelta(days=365)
 
 
 def policy_digest(gates: GatesTable, required: Sequence[str]) -> str:
     """Identity of the rules: recorded in every decision that they made."""
     return digest({"gates": gates, "requires": tuple(required)})
+
+
+def may_waive(
+    report: GateReport, check: str, reason: str, life: timedelta, *, is_author: bool
+) -> None:
+    """Raise unless this waiver may be: only doubt is waived, never harm, and never one's own."""
+    found = [result for result in report.results if result.check == check]
+    if not found:
+        near = ", ".join(r.check for r in report.results if r.verdict is Verdict.INCONCLUSIVE)
+        raise NotFound(
+            "gate.no-such-check",
+            f"the report has no check {check!r}",
+            why=f"inconclusive are: {near or 'none'}",
+        )
+    if any(result.verdict is not Verdict.INCONCLUSIVE for result in found):
+        raise NotAllowed(
+            "gate.not-waivable",
+            f"{check} is {found[0].verdict}",
+            why="a waiver lets through what data could not decide; nothing lets through a failure",
+            fix="bring a better model, or change the policy by a change of its own",
+        )
+    if is_author:
+        raise NotAllowed(
+            "gate.own-waiver",
+            f"you made this model, so {check} is for somebody else to waive",
+            why="the person who made a model never waives its checks",
+            fix="ask another person with the role risk",
+        )
+    if not reason.strip() or not timedelta(0) < life <= LONGEST_WAIVER:
+        raise FalajError(
+            "gate.bad-waiver",
+            f"a waiver has a reason and lives up to {LONGEST_WAIVER.days} days",
+            fix='falaj waive CHECK -m "why" --for 30d',
+        )
 
 
 def junit(report: GateReport) -> str:

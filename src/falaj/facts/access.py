@@ -26,6 +26,7 @@ class Action(enum.StrEnum):
     READ = "read"
     RUN_PIPELINE = "run-pipeline"
     CHECK_GATE = "check-gate"
+    WAIVE = "waive"
     CREATE_RELEASE = "create-release"
     OPEN_CHANGE = "open-change"
     TAKE_UP = "take-up"

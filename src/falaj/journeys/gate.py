@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from falaj.base import digests, ids
@@ -16,7 +18,7 @@ from falaj.evaluation import rules as gate_rules
 from falaj.evaluation import security, service
 from falaj.evaluation.sets import EvaluationSet
 from falaj.facts.access import Permit
-from falaj.facts.checks import CheckResult, GateReport
+from falaj.facts.checks import CheckResult, GateReport, Waiver
 from falaj.facts.data import ContractReport, Label
 from falaj.facts.models import AliasMove, ModelVersion
 from falaj.facts.releases import Release
@@ -26,7 +28,7 @@ from falaj.ports.ground import Ground
 from falaj.releases import build, sign
 from falaj.serving.runtimes.scoring import scorer
 
-__all__ = ["check"]
+__all__ = ["check", "waive"]
 
 CHAMPION: Final = "champion"
 MEMO: Final = "contract-report/1"
@@ -78,15 +80,51 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
                 },
             )
         )
-    for known in ground.store.find(Release, model=model.model):
-        if known.tree == model.tree:
-            changes.new_evidence(ground, permit.person, known.id, digest(report))
+    tell_changes(ground, permit, report)
     return report
 
 
-def _named(report: GateReport, run: Run, model: ModelVersion) -> GateReport:
-    from msgspec.structs import replace
+def waive(
+    ground: Ground, permit: Permit, report_id: str, check: str, reason: str, life: timedelta
+) -> GateReport:
+    """Let one inconclusive check of a report through, for a while: a new report, new evidence.
 
+    Refused: a check that failed or passed, an own model, no reason, more than a year.
+    """
+    kept = ground.store.get(GateReport, report_id).fact
+    run = ground.store.get(Run, kept.run).fact
+    gate_rules.may_waive(kept, check, reason, life, is_author=run.principal == permit.person)
+    now = ground.now()
+    waiver = Waiver(check=check, owner=permit.person, reason=reason, expires=now + life)
+    report = replace(kept, id=ids.new(), at=now, waivers=(*kept.waivers, waiver))
+    with ground.store.begin() as unit:
+        unit.add(report)
+        unit.append(
+            ground.event(
+                "gate.waived",
+                permit.person,
+                f"model/{kept.model_version}",
+                {
+                    "report": report.id,
+                    "digest": digest(report),
+                    "check": check,
+                    "expires": waiver.expires,
+                    "subject": report.subject,
+                },
+            )
+        )
+    tell_changes(ground, permit, report)
+    return report
+
+
+def tell_changes(ground: Ground, permit: Permit, report: GateReport) -> None:
+    """New evidence on a model voids the approvals of its open changes."""
+    for known in ground.store.find(Release):
+        if known.tree == report.subject:
+            changes.new_evidence(ground, permit.person, known.id, digest(report))
+
+
+def _named(report: GateReport, run: Run, model: ModelVersion) -> GateReport:
     return replace(report, id=ids.new(), run=run.id, model_version=model.id)
 
 

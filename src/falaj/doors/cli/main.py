@@ -22,6 +22,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "up": ("Start", "Serve the API and work off what waits, in one process."),
     "run": ("Build", "Run a pipeline; unchanged steps come from the cache."),
     "gate": ("Build", "Tell whether a model would pass, and why not."),
+    "waive": ("Build", "Let an inconclusive check through, with reason and expiry."),
     "release": ("Release", "Create, list and show signed releases."),
     "change": ("Release", "Open, list and show changes; take up proposed ones."),
     "approve": ("Release", "Sign an approval over a release and its evidence."),
@@ -126,7 +127,7 @@ def answer() -> int:
 
 
 def misused(error: click.ClickException) -> int:
-    """click's own words for people; a problem like any other for machines."""
+    """Click's own words for people; a problem like any other for machines."""
     error.show()
     if "--json" in sys.argv:
         from falaj.base.errors import FalajError

@@ -8,13 +8,14 @@ import msgspec
 from litestar import Response
 
 from falaj.app import Works
-from falaj.base.errors import NotFound
+from falaj.base import time
+from falaj.base.errors import FalajError, NotFound
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.checks import GateReport
 from falaj.facts.project import Policy
 
-__all__ = ["ROUTES", "CheckGate"]
+__all__ = ["ROUTES", "CheckGate", "Waive"]
 
 
 class CheckGate(msgspec.Struct, forbid_unknown_fields=True):
@@ -22,11 +23,18 @@ class CheckGate(msgspec.Struct, forbid_unknown_fields=True):
     environment: str = "production"
 
 
+class Waive(msgspec.Struct, forbid_unknown_fields=True):
+    check: str
+    reason: str
+    life: str = "30d"
+
+
 @post("/gates", needs=Action.CHECK_GATE, on=ResourceKind.PROJECT, status=201)
 def check_gate(works: Works, permit: Permit, data: CheckGate) -> GateReport:
     """Measure every check that the environment requires of the run's model."""
     from falaj.journeys import gate
 
+    works.resource(ResourceKind.ENVIRONMENT, data.environment)  # it has to be there
     return gate.check(works.ground, permit, data.run, data.environment)
 
 
@@ -69,4 +77,16 @@ def show_as(works: Works, report: str, form: str) -> Response[bytes]:
     return Response(write(kept).encode(), media_type=media)
 
 
-ROUTES: Final = (check_gate, show_gate, list_gates, what_if, show_as)
+@post("/gates/{report:str}/waivers", needs=Action.WAIVE, on=ResourceKind.PROJECT, status=201)
+def waive(works: Works, permit: Permit, report: str, data: Waive) -> GateReport:
+    """Let one inconclusive check through, with reason and expiry. Approvals start anew."""
+    from falaj.journeys import gate
+
+    try:
+        life = time.parse_span(data.life)
+    except ValueError as error:
+        raise FalajError("api.bad-time", f"life: {error}") from None
+    return gate.waive(works.ground, permit, report, data.check, data.reason, life)
+
+
+ROUTES: Final = (check_gate, show_gate, list_gates, what_if, show_as, waive)
