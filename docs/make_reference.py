@@ -1,15 +1,30 @@
-"""Make the reference page of falaj.toml from the typed tree: python docs/make_reference.py."""
+"""Make the reference pages that stand in the source already: python docs/make_reference.py."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
 
-from falaj.base.settings import Setting, settings
-from falaj.facts.project import Project
+import click
 
-PAGE = Path(__file__).parent / "reference" / "falaj-toml.md"
-HEAD = '''\
+from falaj.base.settings import Setting, settings
+from falaj.doors.api.app import PAGES as ROUTES
+from falaj.doors.cli.main import VERBS, cli
+from falaj.facts.changes import ChangeState
+from falaj.facts.project import Project
+from falaj.facts.rollouts import Phase
+from falaj.facts.runs import RunStatus
+from falaj.rollouts.rules import Verb
+
+HERE = Path(__file__).parent / "reference"
+WIDTH = 88
+
+
+# --- falaj.toml ---
+
+PROJECT = '''\
 # falaj.toml
 
 One typed tree. An unknown key is an error, with its place and the nearest name; all mistakes of a
@@ -54,8 +69,8 @@ with TemporaryDirectory() as folder:
 '''
 
 
-def page() -> str:
-    lines = [HEAD]
+def project_page() -> str:
+    lines = [PROJECT]
     for table, rows in groupby(settings(Project), key=table_of):
         lines += [f"## {table}", "", "| key | value | default | what it is |", "|---|---|---|---|"]
         lines += [row(setting) for setting in rows]
@@ -71,9 +86,151 @@ def table_of(setting: Setting) -> str:
 def row(setting: Setting) -> str:
     key = setting.path.rpartition(".")[2]
     default = setting.default if setting.default in ("required", "none") else f"`{setting.default}`"
-    cells = (f"`{key}`", setting.kind, default, setting.about)
-    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in cells)} |"
+    return cells(f"`{key}`", setting.kind, default, setting.about)
 
+
+# --- the command line ---
+
+COMMANDS = """\
+# Commands
+
+`falaj --help` shows the verbs by what one does with them; each one ends its own help with examples.
+Every command that reads takes `--json` and then prints one document; [exit codes](exit-codes.md) are
+a contract. Commands work on the project in this folder or above; with `FALAJ_URL` (and
+`FALAJ_TOKEN_FILE`) they speak to a server instead. `FALAJ_CONFIG` names another project folder,
+`NO_COLOR` and `CI` do what they do everywhere.
+"""
+
+
+def commands_page() -> str:
+    lines = [COMMANDS]
+    sections = [(section, name) for name, (section, _) in VERBS.items()]
+    for section, verbs in groupby(sections, key=lambda pair: pair[0]):
+        lines += [f"## {section}", ""]
+        for _, name in verbs:
+            for words, command in commands(name):
+                lines += [f"### {words}", "", "```text", help_of(words, command), "```", ""]
+    return "\n".join(lines)
+
+
+def commands(name: str) -> Iterator[tuple[str, click.Command]]:
+    """A verb, and each verb below it."""
+    verb = cli.get_command(click.Context(cli), name)
+    assert verb is not None
+    yield f"falaj {name}", verb
+    if isinstance(verb, click.Group):
+        for below, command in sorted(verb.commands.items()):
+            yield f"falaj {name} {below}", command
+
+
+def help_of(words: str, command: click.Command) -> str:
+    context = click.Context(command, info_name=words, terminal_width=WIDTH, **SETTINGS)
+    text = command.get_help(context)
+    return "\n".join(line.rstrip() for line in text.splitlines())
+
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+
+
+# --- the API of the control plane ---
+
+API = """\
+# API of the control plane
+
+What the command line speaks, in its own process or over HTTP; `falaj up` serves it. Facts are JSON as
+they stand in the source (`src/falaj/facts/`); errors are RFC 9457 problems with `code`, `why`, `fix`
+and `place`. A route cannot be declared without the permission that it needs, and a caller proves who
+he is by a bearer token (`falaj access token`). The schema of a running server is at `/openapi.json`.
+"""
+
+
+def api_page() -> str:
+    lines = [API, cells("method", "path", "needs", "on", "what it does"), "|---|---|---|---|---|"]
+    found = []
+    for handler in (handler for page in ROUTES for handler in page.ROUTES):
+        about = (handler.fn.__doc__ or handler.fn.__name__.replace("_", " ")).strip()
+        first = about.partition("\n")[0].strip().rstrip(".")
+        needs, on = handler.opt["needs"], handler.opt["on"]
+        for path in sorted(handler.paths):
+            method = min(handler.http_methods - {"HEAD", "OPTIONS"})
+            plain = path.replace(":str", "")
+            found.append((plain, cells(method, f"`{plain}`", str(needs), str(on), first)))
+    return "\n".join([*lines, *(line for _, line in sorted(found)), ""])
+
+
+# --- events ---
+
+EVENTS = """\
+# Events
+
+Every change of state writes its event in the same transaction. Events are CloudEvents 1.0, in one
+order; their canonical bytes are the leaves of the audit log, a Merkle tree in the form of RFC 6962.
+`falaj audit log` prints them, `GET /events` reads them. `type` stands with `falaj.` before it;
+`subject` is the object, `actor` the pseudonym of a person or `worker:<id>`. `data` holds digests, ids
+and counts, never a row and never a name. A type is never reused for another meaning.
+"""
+
+# type -> (subject, what happened, what `data` says)
+HAPPENINGS = {
+    "principal.added": ("principal", "an identity was added", "roles, hint of its key"),
+    "token.issued": ("principal", "a bearer token was made", "roles, hint of its key"),
+    "access.denied": ("what was asked for", "the policy said no", "action, code, digest of the policy"),
+    "run.started": ("run", "a pipeline began", ""),
+    "model-version.made": ("model", "a run made a model version", "digest of its files, run"),
+    "gate.checked": ("model", "a model was measured against its gates", "report, verdict, policy"),
+    "gate.waived": ("model", "the risk role let an open check through", "report, check, reason, expiry"),
+    "release.created": ("release", "a release was built and signed", "version, evidence, run, report"),
+    "change.opened": ("change", "somebody, or a retraining, asked for a change", "release, evidence, risk"),
+    "rollout.started": ("rollout", "an approved change began its way", "release, previous, change"),
+    "rollback.started": ("rollout", "a person goes back to the release before", "release, previous, change"),
+    "rollout.decided": ("rollout", "the analysis was asked and answered", "action, outcome, every number"),
+    "plan.issued": ("environment", "a traffic plan was signed", "sequence number, digest"),
+    "live.moved": ("environment", "the target answers with another release or share", "stable, canary, weight"),
+    "alias.moved": ("model", "champion points to another release", "alias, release"),
+    "monitor.read": ("monitor", "a monitor read on in the log", "how far, late and skipped rows"),
+    "window.closed": ("monitor", "a window was compared with the reference", "rows, violated columns"),
+    "alert.opened": ("alert", "drift, too many wrong answers, or a rollback", "kind, release, reasons"),
+    "alert.closed": ("alert", "a release that it does not speak of went live", "kind, live release"),
+    "retraining.proposed": ("proposal", "an alert asks for a retraining", "alert, model"),
+    "retraining.advanced": ("proposal", "a proposal came a step further", "run, verdict, release, change"),
+    "evidence.exported": ("model", "an evidence pack was written", "releases"),
+}  # fmt: skip
+
+# Families whose last word is a state: beginning -> (states, subject, what happened, data)
+FAMILIES: dict[str, tuple[type[StrEnum], str, str, str]] = {
+    "run.": (RunStatus, "run", "a run is now {}", "commit, datasets"),
+    "change.": (ChangeState, "change", "a change is now {}", "release, evidence, risk"),
+    "rollout.": (Phase, "rollout", "a rollout is now {}", "release, previous, change"),
+    "rollout.asked-to-": (Verb, "rollout", "a person asked to {}", "release, previous, change"),
+}
+
+
+def happenings() -> dict[str, tuple[str, str, str]]:
+    found = dict(HAPPENINGS)
+    for beginning, (states, subject, what, data) in FAMILIES.items():
+        for state in states:
+            words = str(state).replace("-", " ")
+            found.setdefault(f"{beginning}{state}", (subject, what.format(words), data))
+    return found
+
+
+def events_page() -> str:
+    lines = [EVENTS, cells("type", "subject", "what happened", "data"), "|---|---|---|---|"]
+    lines += [cells(f"`{name}`", *rest) for name, rest in sorted(happenings().items())]
+    return "\n".join([*lines, ""])
+
+
+def cells(*found: str) -> str:
+    return f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in found)} |"
+
+
+PAGES: dict[str, Callable[[], str]] = {
+    "falaj-toml.md": project_page,
+    "commands.md": commands_page,
+    "api.md": api_page,
+    "events.md": events_page,
+}
 
 if __name__ == "__main__":
-    PAGE.write_text(page())
+    for name, page in PAGES.items():
+        (HERE / name).write_text(page())
