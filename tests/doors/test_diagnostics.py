@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falaj.base.errors import Conflict, FalajError, NotAllowed, Place, Problem
+from falaj.base.errors import Conflict, Exit, FalajError, NotAllowed, Place, Problem
+from falaj.base.problems import document as problem_document
 from falaj.doors.cli.codes import explain, explanations
-from falaj.doors.cli.diagnostics import problem_document, render
+from falaj.doors.cli.diagnostics import render
 
 
 def shares():
@@ -81,7 +82,12 @@ def test_names_of_others_cannot_steer_the_terminal(message, line, note):
 def test_the_document_holds_every_problem():
     error = FalajError.of(
         (
-            Problem(code="a.first", message="one", fix="do", place=Place(file="f", line=2)),
+            Problem(
+                code="a.first",
+                message="one",
+                fix="do",
+                place=Place(file="f", line=2, excerpt=((2, "x = 1"),), note="here"),
+            ),
             Problem(code="a.second", message="two", why="because"),
         )
     )
@@ -90,16 +96,43 @@ def test_the_document_holds_every_problem():
     assert document["title"] == "a: first"
     assert document["status"] == 400
     assert document["detail"] == "one"
-    assert document["place"] == {"file": "f", "line": 2, "column": 1}
+    assert document["exit"] == Exit.USAGE
+    assert document["place"] == {
+        "file": "f",
+        "line": 2,
+        "column": 1,
+        "excerpt": [[2, "x = 1"]],
+        "note": "here",
+    }
+    assert document["errors"][0]["place"] == document["place"]
     assert [e["code"] for e in document["errors"]] == ["a.first", "a.second"]
     assert document["errors"][1] == {
         "detail": "two", "code": "a.second", "why": "because", "fix": "", "place": None,
     }  # fmt: skip
 
 
-@pytest.mark.parametrize(("kind", "status"), [(NotAllowed, 403), (Conflict, 409)])
-def test_the_family_decides_the_status(kind, status):
-    assert problem_document(kind("a.b", "m"))["status"] == status
+@pytest.mark.parametrize(("kind", "status", "code"), [(NotAllowed, 403, 6), (Conflict, 409, 8)])
+def test_the_family_decides_the_status_and_the_exit_code(kind, status, code):
+    document = problem_document(kind("a.b", "m"))
+    assert (document["status"], document["exit"]) == (status, code)
+
+
+def test_what_a_server_told_is_the_error_that_it_was_there():
+    """The client reads the document back: the same words, the same place, the same exit code."""
+    from falaj.doors.cli.client import told
+
+    error = Conflict("a.b", "m", why="w", fix="f", place=shares().problems[0].place)
+    back = told(json.dumps(problem_document(error)).encode(), 409)
+    assert back.problems == error.problems
+    assert (back.exit, back.status) == (error.exit, error.status)
+    assert render(back) == render(error)
+
+
+def test_hostile_names_travel_as_json_escapes():
+    place = Place(file="\x1b[2J\u202e", line=1)
+    text = json.dumps(problem_document(FalajError("a.b", "\x1b", place=place)))
+    assert text.isascii()
+    assert "\x1b" not in text
 
 
 def test_every_explanation_has_a_why_and_a_fix():

@@ -7,7 +7,8 @@ import pytest
 
 from falaj.base import settings
 from falaj.base.errors import Exit, FalajError
-from falaj.doors.cli.diagnostics import problem_document, render
+from falaj.base.problems import document
+from falaj.doors.cli.diagnostics import render
 from falaj.facts.project import LearningTable, MoveTable, Project, RolloutTable
 from falaj.facts.rollouts import RolloutPlan, Strategy
 from falaj.links.files.project import config_values, read_project
@@ -356,7 +357,7 @@ SECRETS = {
 def test_a_secret_in_the_wrong_place_is_not_shown(tmp_path, lines):
     error = refused(tmp_path, WHOLE + lines)
     assert "hunter2" not in render(error)
-    assert "hunter2" not in str(problem_document(error))
+    assert "hunter2" not in str(document(error))
     assert "hunter2" not in repr(error.problems)
 
 

@@ -13,6 +13,7 @@ from litestar.openapi.plugins import JsonRenderPlugin
 
 from falaj.access import engine
 from falaj.doors.api import problems, route
+from falaj.doors.api.body import StrictRequest
 from falaj.doors.api.routes import (
     access,
     audit,
@@ -55,17 +56,20 @@ def create(works: Works, *, embedded: bool) -> Litestar:
             "principal": Provide(route.principal_of, sync_to_thread=False),
         },
         exception_handlers=problems.HANDLERS,
+        request_class=StrictRequest,
         state=State({"works": works, "embedded": embedded}),
         type_encoders={Principal: msgspec.to_builtins},
         logging_config=None,
         openapi_config=OpenAPIConfig(
             title="Falaj",
             version=VERSION,
-            render_plugins=[JsonRenderPlugin(path="/openapi.json")],
+            render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+            # A place of its own: the framework adds a page for everything unknown below it.
             openapi_router=Router(
-                "/",
+                "/openapi.json",
                 route_handlers=[],
                 guards=[route.guard],
+                include_in_schema=False,
                 opt={"needs": Action.READ, "on": ResourceKind.PROJECT, "by": ""},
             ),
         ),

@@ -15,6 +15,11 @@ __all__ = ["HANDLERS"]
 
 LOG: Final = logging.getLogger("falaj.api")
 MEDIA: Final = "application/problem+json"
+CODES: Final = {
+    400: "api.bad-request",
+    404: "api.no-such-route",
+    405: "api.method-not-allowed",
+}
 Asked = Request[Any, Any, Any]
 
 
@@ -33,9 +38,7 @@ def bad_request(_request: Asked, error: ValidationException) -> Response[dict[st
 
 
 def http_error(_request: Asked, error: HTTPException) -> Response[dict[str, Any]]:
-    code = {404: "api.no-such-route", 405: "api.method-not-allowed"}.get(
-        error.status_code, "api.refused"
-    )
+    code = CODES.get(error.status_code, "api.refused")
     return plain(code, error.detail, error.status_code)
 
 

@@ -47,6 +47,8 @@ def declared(
             guards=[guard],
             opt={"needs": needs, "on": on, "by": by},
             sync_to_thread=True,
+            operation_id=function.__name__,
+            summary=(function.__doc__ or function.__name__.replace("_", " ")).partition("\n")[0],
         )(function)
 
     return handler
@@ -122,8 +124,15 @@ def says_what_it_needs(handler: Any, path: str) -> bool:
         and isinstance(opt["needs"], Action)
         and isinstance(opt["on"], ResourceKind)
         and (not opt["by"] or f"{{{opt['by']}:str}}" in path)
-        and guard in handler.resolve_guards()
+        and guard in map(unwrapped, handler.resolve_guards())
     )
+
+
+def unwrapped(function: Any) -> Any:
+    """The function that was declared; the framework wraps it, some of them twice."""
+    while hasattr(function, "func"):
+        function = function.func
+    return function
 
 
 def only_options(handler: Any) -> bool:
@@ -131,5 +140,5 @@ def only_options(handler: Any) -> bool:
     return (
         isinstance(handler, HTTPRouteHandler)
         and handler.http_methods == {HttpMethod.OPTIONS}
-        and str(getattr(handler.fn, "__module__", "")).startswith("litestar.")
+        and unwrapped(handler.fn).__module__.startswith("litestar.")
     )

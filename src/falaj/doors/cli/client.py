@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -18,7 +18,7 @@ from falaj.base.errors import Exit, FalajError, Place, Problem
 if TYPE_CHECKING:
     from falaj.app import Works
 
-__all__ = ["Client", "connect"]
+__all__ = ["Client", "connect", "project_root"]
 
 TIMEOUT_S: Final = 3600.0  # a pipeline may run that long; the server answers when it is done
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -170,24 +170,41 @@ def read_token() -> str:
     if not path:
         return ""
     try:
-        return Path(path).read_text().strip()
-    except OSError as error:
+        token = Path(path).read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
         raise FalajError(
-            "cli.no-token-file", f"FALAJ_TOKEN_FILE is {path}: {error.strerror}"
+            "cli.no-token-file",
+            f"FALAJ_TOKEN_FILE is {path}: {getattr(error, 'strerror', 'no text')}",
         ) from None
+    if not (token.isascii() and token.isprintable() and " " not in token):
+        raise FalajError("cli.no-token-file", f"FALAJ_TOKEN_FILE is {path}: it holds no token")
+    return token
 
 
-def connect(ctx: click.Context) -> Client:
-    """The client for this command: remote with FALAJ_URL, embedded otherwise."""
+def connect(
+    ctx: click.Context, *, on_step: Callable[[str, str, float], None] | None = None
+) -> Client:
+    """The client for this command: remote with FALAJ_URL, embedded otherwise.
+
+    on_step: hears of the steps of a run in this process.
+    """
     identity = (ctx.find_root().obj or {}).get("as")
     url = os.environ.get("FALAJ_URL")
     if url:
         return Remote(url, identity)
-    from falaj.app import Works, find_root
+    from falaj.app import Works
 
-    works = Works.open(find_root(Path(os.environ.get("FALAJ_CONFIG", "."))))
+    root = project_root()
+    works = Works.open(root) if on_step is None else Works.open(root, on_step=on_step)
     ctx.call_on_close(works.close)
     return Embedded(works, identity)
+
+
+def project_root() -> Path:
+    """The project of this command: in FALAJ_CONFIG, else here or above."""
+    from falaj.app import find_root
+
+    return find_root(Path(os.environ.get("FALAJ_CONFIG", ".")))
 
 
 def told(answer: bytes, status: int) -> FalajError:

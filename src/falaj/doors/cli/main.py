@@ -21,6 +21,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "demo": ("Start", "Walk the whole way on real flights, in about two minutes."),
     "up": ("Start", "Serve the API and work off what waits, in one process."),
     "run": ("Build", "Run a pipeline; unchanged steps come from the cache."),
+    "runs": ("Build", "List, show and compare runs; read what a step printed."),
     "gate": ("Build", "Tell whether a model would pass, and why not."),
     "waive": ("Build", "Let an inconclusive check through, with reason and expiry."),
     "release": ("Release", "Create, list and show signed releases."),
@@ -39,6 +40,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "audit": ("Trust", "Read the log of what happened."),
     "access": ("Admin", "Add and list identities; make tokens."),
     "config": ("Admin", "Show every setting and where it comes from."),
+    "gc": ("Admin", "Remove artifacts and cache entries that nothing needs any more."),
     "explain": ("Admin", "Explain an error code, offline."),
 }
 # Imports make objects, not garbage: looking for it after every 700 costs `status` 4x bare Python.
@@ -117,8 +119,8 @@ def answer() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing is lost, run it again", err=True)
         return 130
-    except BrokenPipeError:
-        return 0  # the reader (head, less) has seen enough
+    except SystemExit as end:  # how click ends when the reader (head, less) has seen enough
+        return 0 if isinstance(end.__context__, BrokenPipeError) else 1
     except Exception as error:
         if "--debug" in sys.argv:
             raise

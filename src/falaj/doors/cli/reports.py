@@ -22,12 +22,16 @@ def verdict_of(report: dict[str, Any]) -> str:
 
 def rows(report: dict[str, Any], *, full: bool = False) -> list[tuple[str, str, str, str]]:
     found = []
+    waived = {
+        w["check"]: f"; waived until {w['expires'][:10]}: {w['reason']}" for w in report["waivers"]
+    }
     data = [r for r in report["results"] if r["gate"] == "data"]
     passed = [r for r in data if r["verdict"] == "pass"]
     for r in report["results"]:
         if r["gate"] == "data" and r["verdict"] == "pass" and not full:
             continue
-        found.append((r["check"], terminal.mark(r["verdict"]), measured(r), r["reason"]))
+        why = r["reason"] + waived.get(r["check"], "")
+        found.append((r["check"], terminal.mark(r["verdict"]), measured(r), why))
     if passed and not full:
         word = terminal.mark("pass")
         found.insert(0, ("data", word, f"{len(passed)} checks", "the contract is kept"))

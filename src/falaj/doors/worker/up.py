@@ -28,6 +28,19 @@ PROTECTED = (Classification.PERSONAL, Classification.SENSITIVE)
 def serve(works: Works, *, host: str, port: int, worker: bool, say: Callable[[str], object]) -> int:
     """Serve until interrupted. Plain HTTP is for loopback and for data below class personal."""
     refuse_plain(works, host)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            create(works, embedded=False),
+            log_level="warning",
+            access_log=False,
+            proxy_headers=False,  # on by default, and then anybody can claim any address
+            server_header=False,
+            timeout_graceful_shutdown=5,
+        )
+    )
+    # Also for what comes before uvicorn listens to signals, and for the one that it sends itself
+    # again when it is done: the end is ours, so that all is closed.
+    signal.signal(signal.SIGTERM, lambda *_: setattr(server, "should_exit", True))
     listener = listen(host, port)
     address = f"http://{f'[{host}]' if ':' in host else host}:{listener.getsockname()[1]}"
     say(f"falaj is up on {address}  (project {works.ground.name})")
@@ -41,18 +54,8 @@ def serve(works: Works, *, host: str, port: int, worker: bool, say: Callable[[st
     )
     if worker:
         helper.start()
-    config = uvicorn.Config(
-        create(works, embedded=False),
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,  # on by default, and then anybody can claim any address
-        server_header=False,
-        timeout_graceful_shutdown=5,
-    )
-    # uvicorn sends itself the signal again when it is done; the end is ours, so that all is closed.
-    signal.signal(signal.SIGTERM, lambda *_: None)
     try:
-        uvicorn.Server(config).run(sockets=[listener])
+        server.run(sockets=[listener])
     finally:
         stop.set()
         if worker:

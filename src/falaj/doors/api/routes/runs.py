@@ -9,15 +9,27 @@ import msgspec
 from falaj.app import Works
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
-from falaj.facts.runs import Run
+from falaj.facts.runs import Plot, Run
 
-__all__ = ["ROUTES", "StartRun"]
+__all__ = ["ROUTES", "Points", "StartRun", "StepLog"]
 
 
 class StartRun(msgspec.Struct, forbid_unknown_fields=True):
     parameters: dict[str, Any] = {}
     pipeline: str = ""
     seed: int | None = None
+    only: str = ""  # a step; the others run only as far as it needs them
+    parent: str = ""  # the run whose parameters these are
+
+
+class Points(msgspec.Struct):
+    steps: list[int]
+    times: list[float]
+    values: list[float]
+
+
+class StepLog(msgspec.Struct):
+    text: str
 
 
 @post("/runs", needs=Action.RUN_PIPELINE, on=ResourceKind.PROJECT, status=201)
@@ -25,7 +37,15 @@ def start_run(works: Works, permit: Permit, data: StartRun) -> Run:
     """Run the pipeline now; unchanged steps come from the cache."""
     from falaj.journeys import train
 
-    return train.run(works.ground, permit, data.parameters, pipeline=data.pipeline, seed=data.seed)
+    return train.run(
+        works.ground,
+        permit,
+        data.parameters,
+        pipeline=data.pipeline,
+        seed=data.seed,
+        parent=train.named(works.ground, data.parent) if data.parent else "",
+        only=data.only,
+    )
 
 
 @post("/runs/explain", needs=Action.READ, on=ResourceKind.PROJECT)
@@ -33,11 +53,25 @@ def explain_run(works: Works, data: StartRun) -> list[dict[str, Any]]:
     """Say for each step whether it would run, and why; nothing is run."""
     from falaj.journeys import train
 
-    return train.explain(works.ground, data.parameters, pipeline=data.pipeline, seed=data.seed)
+    return train.explain(
+        works.ground,
+        data.parameters,
+        pipeline=data.pipeline,
+        seed=data.seed,
+        only=data.only,
+        against=train.named(works.ground, data.parent) if data.parent else "",
+    )
 
 
 @get("/runs", needs=Action.READ, on=ResourceKind.PROJECT)
-def list_runs(works: Works, limit: Limit = 50, after: str = "") -> list[Run]:
+def list_runs(
+    works: Works, limit: Limit = 50, after: str = "", where: str = "", order: str = ""
+) -> list[Run]:
+    """Newest first; `where` and `order` ask by metrics and parameters."""
+    from falaj.journeys import runs
+
+    if where or order:
+        return runs.find(works.ground, where, order, min(limit, 1000))
     return works.ground.store.find(Run, limit=min(limit, 1000), after=after)
 
 
@@ -48,4 +82,45 @@ def show_run(works: Works, run: str) -> Run:
     return works.ground.store.get(Run, train.named(works.ground, run)).fact
 
 
-ROUTES: Final = (start_run, explain_run, list_runs, show_run)
+def fact_of(works: Works, run: str) -> Run:
+    from falaj.journeys import train
+
+    return works.ground.store.get(Run, train.named(works.ground, run)).fact
+
+
+@get("/runs/{run:str}/diff/{other:str}", needs=Action.READ, on=ResourceKind.PROJECT)
+def diff_runs(works: Works, run: str, other: str) -> list[dict[str, Any]]:
+    """Every part in which the second run differs from the first."""
+    from falaj.journeys import runs
+
+    return runs.diff(fact_of(works, run), fact_of(works, other))
+
+
+@get("/runs/{run:str}/plots", needs=Action.READ, on=ResourceKind.PROJECT)
+def plots_of_run(works: Works, run: str) -> list[Plot]:
+    from falaj.journeys import runs
+
+    return runs.plots(works.ground, fact_of(works, run))
+
+
+@get("/runs/{run:str}/points", needs=Action.READ, on=ResourceKind.PROJECT)
+def points_of_run(works: Works, run: str, name: str) -> Points:
+    """The points of one metric, in the order they were logged."""
+    from falaj.journeys import runs
+
+    found = runs.points(works.ground, fact_of(works, run), name)
+    return Points(list(found.steps), list(found.times), list(found.values))
+
+
+@get("/runs/{run:str}/log", needs=Action.READ, on=ResourceKind.PROJECT)
+def log_of_step(works: Works, run: str, step: str, attempt: int = 0) -> StepLog:
+    """What a step printed; attempt 0 is the last."""
+    from falaj.journeys import runs
+
+    return StepLog(runs.log(works.ground, fact_of(works, run), step, attempt))
+
+
+ROUTES: Final = (
+    *(start_run, explain_run, list_runs, show_run, diff_runs),
+    *(plots_of_run, points_of_run, log_of_step),
+)

@@ -8,7 +8,7 @@ import msgspec
 
 from falaj.app import Works
 from falaj.doors.api.route import get, post
-from falaj.facts.access import Action, ResourceKind
+from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.changes import Change, ChangeState
 from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.rollouts import Deployment, LiveMove, Rollout
@@ -33,11 +33,13 @@ class Status(msgspec.Struct):
 
 
 @get("/status", needs=Action.READ, on=ResourceKind.PROJECT)
-def show_status(works: Works) -> Status:
+def show_status(works: Works, permit: Permit) -> Status:
     """What is live where, what waits for me, is anything on fire."""
     from falaj.journeys import roll_out
+    from falaj.pipelines import interrupted
 
     ground = works.ground
+    interrupted.mark(ground, permit.person)
     waiting = [
         change
         for state in (ChangeState.PROPOSED, ChangeState.AWAITING_APPROVAL, ChangeState.APPROVED)

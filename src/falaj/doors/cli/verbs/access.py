@@ -19,7 +19,14 @@ def command() -> None:
 
 @command.command
 @click.argument("name")
-@click.option("--role", "roles", multiple=True, type=click.Choice(ROLES), required=True)
+@click.option(
+    "--role",
+    "roles",
+    multiple=True,
+    type=click.Choice(ROLES),
+    required=True,
+    help="What it may do; several are allowed.",
+)
 @click.option("--person", default="", help="An identity of the same person, for another account.")
 @click.pass_context
 def add(ctx: click.Context, name: str, roles: tuple[str, ...], person: str) -> None:

@@ -16,7 +16,13 @@ def command() -> None:
 
 
 @command.command
-@click.option("--limit", default=50, show_default=True, help="How many events, newest last.")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 1000),
+    default=50,
+    show_default=True,
+    help="How many events, newest last.",
+)
 @terminal.json_option
 @click.pass_context
 def log(ctx: click.Context, limit: int, machine: bool) -> None:

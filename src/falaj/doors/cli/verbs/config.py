@@ -26,14 +26,10 @@ def show(machine: bool) -> None:
       falaj config show
       falaj config show --json
     """
-    import os
-    from pathlib import Path
-
-    from falaj.app import find_root
+    from falaj.doors.cli.client import project_root
     from falaj.links.files.project import config_values
 
-    root = find_root(Path(os.environ.get("FALAJ_CONFIG", ".")))
-    found = config_values(root / "falaj.toml")
+    found = config_values(project_root() / "falaj.toml")
     if machine:
         rows: list[dict[str, Any]] = [value._asdict() for value in found]
         return terminal.as_json("config", rows)

@@ -12,7 +12,13 @@ __all__ = ["command"]
 
 @click.command
 @click.argument("model")
-@click.option("--windows", default=8, show_default=True, help="How many windows to show.")
+@click.option(
+    "--windows",
+    type=click.IntRange(1, 1000),
+    default=8,
+    show_default=True,
+    help="How many windows to show.",
+)
 @terminal.json_option
 @click.pass_context
 def command(ctx: click.Context, model: str, windows: int, machine: bool) -> None:

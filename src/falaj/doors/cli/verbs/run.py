@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from falaj.doors.cli import terminal
-from falaj.doors.cli.client import connect
+from falaj.doors.cli.client import Client, connect
 
 __all__ = ["command", "value_of"]
 
@@ -44,6 +44,8 @@ def pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) 
     help="A parameter of the pipeline; several are allowed.",
 )
 @click.option("--seed", type=int, help="Seed of the run; the project's is the default.")
+@click.option("--from", "source", metavar="RUN", help="Take the parameters and the seed of a run.")
+@click.option("--only", default="", metavar="STEP", help="Run up to this step and no other.")
 @click.option("--explain", is_flag=True, help="Say what would run and why; run nothing.")
 @terminal.json_option
 @click.pass_context
@@ -52,6 +54,8 @@ def command(
     pipeline: str,
     parameters: dict[str, Any],
     seed: int | None,
+    source: str | None,
+    only: str,
     explain: bool,
     machine: bool,
 ) -> None:
@@ -61,9 +65,32 @@ def command(
     Examples:
       falaj run
       falaj run -p month_to=4 --explain
+      falaj run --from 01J8ZC2T --only train
     """
-    client = connect(ctx)
-    body = {"pipeline": pipeline, "parameters": parameters, "seed": seed}
+    from falaj.doors.cli.progress import watching
+
+    with watching() as on_step:
+        client = connect(ctx, on_step=on_step)
+        body = {"pipeline": pipeline, "parameters": parameters, "seed": seed, "only": only}
+        if source:
+            body |= taken_from(client, source, body)
+        return told(client, body, explain=explain, machine=machine)
+
+
+def taken_from(client: Client, source: str, given: dict[str, Any]) -> dict[str, Any]:
+    """What a run like that one is asked for; what was given goes before."""
+    old = client.get(f"/runs/{source}")
+    return {
+        "pipeline": given["pipeline"] or old["pipeline"],
+        "parameters": {**old["parameters"], **given["parameters"]},
+        "seed": old["seed"] if given["seed"] is None else given["seed"],
+        "parent": old["id"],
+    }
+
+
+def told(client: Client, body: dict[str, Any], *, explain: bool, machine: bool) -> None:
+    if body.get("parent") and not machine:
+        say_differences(client.post("/runs/explain", body), body["parent"])
     if explain:
         steps = client.post("/runs/explain", body)
         if machine:
@@ -74,6 +101,13 @@ def command(
         return terminal.as_json("run", run)
     show(run)
     return None
+
+
+def say_differences(steps: list[dict[str, Any]], parent: str) -> None:
+    rows = [(step["step"], words) for step in steps for words in step["differs"]]
+    click.echo(f"from run {parent}: {len(rows) or 'no'} parts differ", err=True)
+    for step, words in rows:
+        click.echo(f"  {step}: {words}", err=True)
 
 
 def show(run: dict[str, Any]) -> None:

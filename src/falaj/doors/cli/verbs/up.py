@@ -20,11 +20,10 @@ def command(ctx: click.Context, host: str, port: int, worker: bool) -> None:
       falaj up
       falaj up --port 9000 --no-worker
     """
-    from pathlib import Path
-
-    from falaj.app import Works, find_root
+    from falaj.app import Works
+    from falaj.doors.cli.client import project_root
     from falaj.doors.worker.up import serve
 
-    works = Works.open(find_root(Path()))
+    works = Works.open(project_root())
     ctx.call_on_close(works.close)
     ctx.exit(serve(works, host=host, port=port, worker=worker, say=click.echo))

@@ -48,11 +48,12 @@ def command(ctx: click.Context, what: Path, trust: Path | None, machine: bool) -
 
 def workspace_trust() -> Path | None:
     """Inside a project its own trust root; elsewhere nothing: a pack never vouches for itself."""
-    from falaj.app import STATE, find_root
+    from falaj.app import STATE
     from falaj.base.errors import FalajError
+    from falaj.doors.cli.client import project_root
 
     try:
-        path = find_root(Path()) / STATE / "keys" / "trust.json"
+        path = project_root() / STATE / "keys" / "trust.json"
     except FalajError:
         return None
     return path if path.is_file() else None

@@ -28,12 +28,11 @@ def command(ctx: click.Context, once: bool, every: float, duties: tuple[str, ...
       falaj worker --once
       falaj worker --duty rollouts --duty monitors
     """
-    from pathlib import Path
-
-    from falaj.app import DUTIES, Works, find_root
+    from falaj.app import DUTIES, Works
+    from falaj.doors.cli.client import project_root
     from falaj.doors.worker.loop import work
 
-    works = Works.open(find_root(Path()))
+    works = Works.open(project_root())
     ctx.call_on_close(works.close)
     chosen = frozenset(duties) or DUTIES
     work(works, every=every, once=once, duties=chosen, say=click.echo)

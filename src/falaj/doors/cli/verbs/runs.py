@@ -1,0 +1,149 @@
+"""falaj runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from falaj.doors.cli import terminal
+from falaj.doors.cli.client import connect
+
+__all__ = ["command"]
+
+
+@click.group("runs")
+def command() -> None:
+    """List, show and compare runs; read what a step printed."""
+
+
+@command.command("list")
+@click.argument("where", required=False, default="")
+@click.option(
+    "--order", default="", metavar="FIELD", help="metrics.NAME or params.NAME, asc or desc."
+)
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@terminal.json_option
+@click.pass_context
+def list_all(ctx: click.Context, where: str, order: str, limit: int, machine: bool) -> None:
+    """List runs, newest first, or those that meet a filter.
+
+    \b
+    Examples:
+      falaj runs list
+      falaj runs list "metrics.auc > 0.7 and params.month_to = 4" --order "metrics.auc desc"
+    """
+    found = connect(ctx).get("/runs", limit=limit, where=where, order=order)
+    if machine:
+        return terminal.as_json("runs", found)
+    rows = [
+        (run["id"], run["status"], terminal.ago(run["started"]), run["pipeline"], briefly(run))
+        for run in found
+    ]
+    terminal.table(rows, ("run", "status", "started", "pipeline", "metrics"))
+    if not rows:
+        click.echo("no run meets this" if where else "no runs yet; make one: falaj run")
+    return None
+
+
+def briefly(run: dict[str, Any]) -> str:
+    found = list(run["metrics"].items())
+    more = f" and {len(found) - 3} more" if len(found) > 3 else ""
+    return ", ".join(f"{name} {value:.4g}" for name, value in found[:3]) + more
+
+
+@command.command
+@click.argument("run", default="latest")
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write a page."
+)
+@terminal.json_option
+@click.pass_context
+def show(ctx: click.Context, run: str, page: Path | None, machine: bool) -> None:
+    """Show a run: steps, parameters, metrics, and why it failed.
+
+    \b
+    Examples:
+      falaj runs show
+      falaj runs show 01J8ZC2T --html run.html
+    """
+    client = connect(ctx)
+    found = client.get(f"/runs/{run}")
+    if page is not None:
+        write_page(client, found, page)
+    if machine:
+        return terminal.as_json("run", found)
+    if page is not None:
+        return click.echo(f"wrote {page}")
+    from falaj.doors.cli.verbs.run import show as shown
+
+    for name, value in found["parameters"].items():
+        click.echo(f"  {name} = {value}")
+    shown(found)
+    return None
+
+
+def write_page(client: Any, run: dict[str, Any], page: Path) -> None:
+    from falaj.base.runpage import page as made
+
+    plots = client.get(f"/runs/{run['id']}/plots")
+    failed = [step["step"] for step in run["steps"] if step["status"] == "failed"]
+    logs = {
+        step: client.get(f"/runs/{run['id']}/log", step=step)["text"][-20_000:] for step in failed
+    }
+    page.write_text(made(run, plots, logs=logs), encoding="utf-8")
+
+
+@command.command
+@click.argument("one")
+@click.argument("other", default="latest")
+@terminal.json_option
+@click.pass_context
+def diff(ctx: click.Context, one: str, other: str, machine: bool) -> None:
+    """Say every part in which the second run differs from the first.
+
+    \b
+    Examples:
+      falaj runs diff 01J8ZC2T
+      falaj runs diff 01J8ZC2T 01J8ZD9Q --json
+    """
+    rows = connect(ctx).get(f"/runs/{one}/diff/{other}")
+    if machine:
+        return terminal.as_json("runs-diff", rows)
+    terminal.table(
+        [
+            (row["where"], row["what"] if row["before"] == row["after"] else change(row))
+            for row in rows
+        ]
+    )
+    if not rows:
+        click.echo("nothing differs")
+    return None
+
+
+def change(row: dict[str, Any]) -> str:
+    return f"{row['what']}: {told(row['before'])} -> {told(row['after'])}"
+
+
+def told(value: Any) -> str:
+    if isinstance(value, str) and ":" in value and len(value) > 40:
+        return value[:19] + ".."
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+@command.command
+@click.argument("run")
+@click.argument("step")
+@click.option("--attempt", type=click.IntRange(min=1), default=None, help="The last when left out.")
+@click.pass_context
+def log(ctx: click.Context, run: str, step: str, attempt: int | None) -> None:
+    """Print what a step printed, with the whole traceback of a failure.
+
+    \b
+    Examples:
+      falaj runs log latest train
+      falaj runs log 01J8ZC2T train --attempt 1
+    """
+    found = connect(ctx).get(f"/runs/{run}/log", step=step, attempt=attempt)
+    click.echo(found["text"], nl=False)

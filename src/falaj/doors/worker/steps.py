@@ -1,0 +1,53 @@
+"""Entry of a process that runs steps: `python -m falaj.doors.worker.steps ORDERS ANSWERS`.
+
+It wires the few adapters that steps need itself; the whole control plane would cost its start.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from falaj.links.files.blobs import FileBlobs
+from falaj.links.files.project import read_project
+from falaj.links.frames.codecs import codecs
+from falaj.links.stepcache.cache import FileStepCache
+from falaj.pipelines.serve import Supplies, serve
+from falaj.ports.datasets import Dataset
+
+__all__ = ["main", "supplies"]
+
+
+def supplies(root: Path) -> Supplies:
+    """Of the project in `root`, whose workspace is there already."""
+    project = read_project(root / "falaj.toml")
+    cache = FileStepCache(root / ".falaj" / "cache.db")
+
+    def datasets() -> Mapping[str, Dataset]:
+        from falaj.base.time import now
+        from falaj.journeys.train import handles
+        from falaj.links.database.reader import DatabaseTables
+        from falaj.links.delta.reader import DeltaTables
+        from falaj.links.iceberg.reader import IcebergTables
+
+        folder = root / ".falaj" / "snapshots"
+        tables = (DeltaTables(folder), IcebergTables(folder), DatabaseTables(folder))
+        return handles(project, root=root, memo=cache, clock=now, tables=tables)
+
+    return Supplies(
+        blobs=FileBlobs(root / ".falaj" / "blobs"),
+        memo=cache,
+        codecs=codecs(),
+        datasets=datasets,
+        declared=tuple(table.name for table in project.datasets),
+    )
+
+
+def main() -> None:
+    orders, answers = (int(word) for word in sys.argv[1:3])
+    serve(orders, answers, supplies)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,235 @@
+"""Every example of every help text is typed, in the order in which a person would."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from commands import examples, find, leaves, words
+from small_project import TOML, write_project
+
+from falaj.app import Works
+from falaj.base.errors import Exit
+from falaj.facts.access import Action, Resource, ResourceKind
+
+# Endless, or minutes long: their words are read, and their own tests run them.
+READ_ONLY = (
+    "falaj demo",
+    "falaj demo my-demo --json",
+    "falaj up",
+    "falaj up --port 9000 --no-worker",
+    "falaj serve .falaj/releases/flight-delay/1.0.0",
+    "falaj serve release/ --trust trust.json --port 9000",
+    "falaj worker --duty rollouts --duty monitors",
+)
+
+# Stories of (example, exit code). Each begins in a place of its own.
+EMPTY = (("falaj init my-model", 0),)
+EMPTY_AGAIN = (("falaj init my-model --template flights", 0),)
+BARE = (
+    ("falaj access add layla --role approver", 0),
+    ("falaj access add omar --role operator --role viewer", 0),
+    ("falaj access list", 0),
+    ("falaj access list --json", 0),
+    ("falaj access token > token", 0),
+    ("falaj access token owner --lifetime 1h > token", 0),
+    ("falaj config show", 0),
+    ("falaj config show --json", 0),
+    ("falaj explain config.unknown-key", 0),
+    ("falaj explain access.four-eyes", 0),
+)
+PREPARED = (
+    ("falaj run -p month_to=4 --explain", 0),
+    ("falaj run", 0),
+    ("falaj gate", 0),
+    ("falaj gate --explain --write gate.xml", 0),
+    ("falaj release create --version 1.1.0", 0),
+    ("falaj release create", 0),
+    ("falaj release list", 0),
+    ("falaj release list --json", 0),
+    ("falaj release show 1.0.0", 0),
+    ("falaj release show 1.0.0 --json", 0),
+    ("falaj change open", 0),
+    ('falaj change open 1.1.0 -e production -m "trained on April too"', 0),
+    ("falaj change list", 0),
+    ("falaj change list --state awaiting-approval", 0),
+    ("falaj change show CHG-0001", 0),
+    ("falaj change show CHG-0001 --json", 0),
+    ("falaj change take CHG-0004", 0),
+    ("falaj change show CHG-0004", 0),
+    ('falaj --as layla approve CHG-0001 -m "read the evidence"', 0),
+    ("falaj evidence export flight-delay", 0),
+    ("falaj evidence export flight-delay -o audit/pack.zip", 0),
+    ("falaj verify evidence.zip --trust evidence.trust.json", 0),
+    ("falaj verify .falaj/releases/flight-delay/1.0.0", 0),
+    ("falaj audit log", 0),
+    ("falaj audit log --limit 5 --json", 0),
+)
+REFUSED = (('falaj --as layla reject CHG-0001 -m "read the evidence"', 0),)
+REFUSED_ALONE = (('falaj --as layla reject -m "read the evidence"', 0),)
+ANSWERING = (  # a canary that no request comes to: it waits until a person ends it
+    ('falaj --as layla approve -m "read the evidence"', 0),
+    ("falaj rollout start CHG-0001 --watch", 0),
+    ("falaj status", 0),
+    ("falaj status --json", 0),
+    ("falaj who-was-live flight-delay", 0),
+    ("falaj who-was-live flight-delay --at 2026-11-24T10:00:00Z", Exit.USAGE),  # before its time
+    ("falaj drift flight-delay", 0),
+    ("falaj drift flight-delay --windows 4 --json", 0),
+    ("falaj rollout watch", 0),
+    ("SECOND", 0),
+    ("falaj rollout start", 0),
+    ('falaj rollout pause -m "looks odd"', 0),
+    ("falaj worker --once", 0),
+    ('falaj rollout resume -m "looks odd"', 0),
+    ("falaj worker --once", 0),
+    ('falaj rollout pause -e production -m "looks odd"', 0),
+    ("falaj worker --once", 0),
+    ('falaj rollout resume -e production -m "looks odd"', 0),
+    ("falaj worker --once", 0),
+    ('falaj rollout abort -m "looks odd"', 0),
+    ('falaj rollout abort -e production -m "looks odd"', 0),
+    ("falaj rollout watch RO-0002 --json", Exit.ROLLED_BACK),
+)
+DIRECT = (  # two releases that went straight to all callers: there is a way back
+    ('falaj --as layla approve -m "read the evidence"', 0),
+    ("falaj rollout start CHG-0001 --watch", 0),
+    ("SECOND", 0),
+    ("falaj rollout start CHG-0002 --watch", 0),
+    ('falaj rollback production -m "wrong data" --no-wait', 0),
+    ('falaj rollback production -m "customers complain"', 0),
+)
+WAIVING = (
+    ("falaj gate", Exit.INCONCLUSIVE),
+    ('falaj --as noor waive bias.origin_airport=LGA -m "10 rows a month" --for 30d', 0),
+    ('falaj --as noor waive quality.roc_auc -m "more data comes in May"', 0),
+)
+UNDECIDED = (
+    TOML.replace("at_least = 0.70", "at_least = 0.94").replace(
+        '"quality", "security"]', '"quality", "bias", "security"]'
+    )
+    + """
+[gates.bias]
+group = "origin_airport"
+metric = "equal_opportunity_ratio"
+at_least = 0.80
+"""
+)
+STORIES = (
+    WAIVING, EMPTY, EMPTY_AGAIN, BARE, PREPARED, REFUSED, REFUSED_ALONE, ANSWERING, DIRECT,
+)  # fmt: skip
+
+
+def test_every_example_has_its_place():
+    shown = {line for _, command in leaves() for line in examples(command)}
+    played = {line for story in STORIES for line, _ in story if line.startswith("falaj ")}
+    missing = shown - played - set(READ_ONLY)
+    assert missing == set(), "put the new example into a story above"
+    assert set(READ_ONLY) <= shown
+
+
+@pytest.mark.parametrize("line", READ_ONLY)
+def test_what_cannot_end_is_read(tmp_path, monkeypatch, line):
+    monkeypatch.chdir(tmp_path)
+    Path(".falaj/releases/flight-delay/1.0.0").mkdir(parents=True)
+    Path("release").mkdir()
+    Path("trust.json").touch()
+    command, left = find(words(line))
+    command.make_context(command.name, left)
+
+
+def tell(here, root, story):
+    for line, code in story:
+        if line == "SECOND":
+            another(here, root)
+            continue
+        done = here(root, *words(line))
+        assert done.code == code, f"{line}\n{done.out}\n{done.err}"
+        assert "Traceback" not in done.err
+        if ">" in line:
+            (root / line.rsplit(maxsplit=1)[1]).write_text(done.out)
+
+
+def another(here, root):
+    """Another model, released, asked for and approved."""
+    for line in (
+        ("run", "-p", "slope=2.0"),
+        ("gate",),
+        ("release", "create"),
+        ("change", "open"),
+        ("--as", "layla", "approve", "-m", "read it"),
+    ):
+        done = here(root, *line)
+        assert done.code == 0, f"{line}: {done.err}"
+
+
+@pytest.mark.parametrize("story", [EMPTY, EMPTY_AGAIN], ids=["init", "init with a template"])
+def test_in_an_empty_folder(here, tmp_path, story):
+    tell(here, tmp_path, story)
+    assert (tmp_path / "my-model" / "falaj.toml").is_file()
+
+
+def test_in_a_new_project(here, tmp_path):
+    root = write_project(tmp_path / "bare")
+    tell(here, root, BARE)
+    assert (root / "token").read_text().count(".") == 2
+
+
+def test_in_a_project_with_a_release(here, workspace):
+    propose(workspace, {"CHG-0002": "", "CHG-0003": ""})
+    (workspace / "audit").mkdir()
+    tell(here, workspace, PREPARED)
+    assert (workspace / "gate.xml").is_file()
+    assert (workspace / "audit" / "pack.trust.json").is_file()
+
+
+def propose(root, taken):
+    """CHG-0004, as a retraining opens it: a person has to take it up."""
+    from falaj.journeys import promote
+
+    works = Works.open(root)
+    owner = works.access.principal("owner")
+    project = Resource(kind=ResourceKind.PROJECT, id="small")
+    permit = works.access.permit(owner, Action.RETRAIN, project)
+    with works.ground.store.begin() as unit:
+        for _ in taken:
+            unit.number("change")
+        unit.append(works.ground.event("test.numbers", "t", "change", {}))
+    made = promote.open_change(
+        works.ground, permit, "1.0.0", "production", reason="drift", proposed=True
+    )
+    works.close()
+    assert made.id == "CHG-0004"
+
+
+@pytest.mark.parametrize("story", [REFUSED, REFUSED_ALONE], ids=["named", "the only one"])
+def test_saying_no(here, workspace, story):
+    tell(here, workspace, story)
+    assert (
+        here(workspace, "change", "show", "CHG-0001", "--json").json()["data"]["change"]["state"]
+        == "rejected"
+    )
+
+
+def test_what_data_could_not_decide(here, workspace):
+    (workspace / "falaj.toml").write_text(UNDECIDED)
+    tell(here, workspace, WAIVING)
+    told = here(workspace, "gate", "--explain")
+    assert told.code == Exit.INCONCLUSIVE, "a waiver lets it through, it does not make it true"
+    assert "waived until" in told.out
+    assert "more data comes in May" in told.out
+    assert here(workspace, "release", "create").code == 0
+    assert here(workspace, "change", "open", "1.1.0").code == 0
+
+
+def test_with_servers_that_answer(here, living):
+    tell(here, living, ANSWERING)
+
+
+def test_going_back_and_forth(here, living):
+    direct = TOML.replace(
+        "[environments.production.rollout]",
+        '[environments.production.rollout]\nstrategy = "direct"',
+    )
+    (living / "falaj.toml").write_text(direct)
+    tell(here, living, DIRECT)
