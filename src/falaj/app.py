@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from time import monotonic
@@ -15,17 +16,23 @@ from falaj.base.files import write_atomic
 from falaj.facts.access import Action, Resource, ResourceKind
 from falaj.facts.changes import Change
 from falaj.facts.releases import Release
+from falaj.links.database.reader import DatabaseTables
+from falaj.links.delta.reader import DeltaTables
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
 from falaj.links.git.code import read_code
+from falaj.links.iceberg.reader import IcebergTables
 from falaj.links.keyring.keys import KeyRing
 from falaj.links.local.probe import LocalProber
 from falaj.links.local.target import LocalTarget
 from falaj.links.python.environment import read_environment
 from falaj.links.sql.store import SqlStore
 from falaj.links.stepcache.cache import FileStepCache
+from falaj.links.stepworker.pool import StepWorkers
 from falaj.ports.ground import Ground
+from falaj.ports.store import Lease
+from falaj.ports.tables import TableReader
 
 if TYPE_CHECKING:
     from falaj.journeys.retrain import Due
@@ -33,6 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["DUTIES", "STATE", "Works", "find_root"]
 
+OnStep = Callable[[str, str, float], None]
 STATE: Final = ".falaj"
 FILE: Final = "falaj.toml"
 DUTIES: Final = frozenset({"rollouts", "monitors", "learning"})
@@ -57,6 +65,28 @@ def silent(_line: str) -> None:
     """Nobody listens."""
 
 
+def unwatched(_step: str, _status: str, _seconds: float) -> None:
+    """Nobody watches the steps."""
+
+
+def step_workers(at_once: int, seed: int) -> StepWorkers:
+    """Processes for the steps of one run; none is started before a step has to run.
+
+    The order of sets, and with it a model, follows PYTHONHASHSEED.
+    """
+    return StepWorkers(
+        (sys.executable, "-m", "falaj.doors.worker.steps"),
+        at_once=at_once,
+        environment={"PYTHONHASHSEED": str(seed % 2**32)},
+    )
+
+
+def table_readers(state: Path) -> tuple[TableReader, ...]:
+    """Readers of lakes and databases; their snapshots lie in the workspace."""
+    folder = state / "snapshots"
+    return (DeltaTables(folder), IcebergTables(folder), DatabaseTables(folder))
+
+
 def secret(path: Path) -> bytes:
     """32 random bytes that stay, readable by this user only."""
     if not path.exists():
@@ -74,7 +104,9 @@ class Works:
         self._watched = 0.0
 
     @classmethod
-    def open(cls, root: Path, *, tell: Callable[[str], None] = silent) -> Works:
+    def open(
+        cls, root: Path, *, tell: Callable[[str], None] = silent, on_step: OnStep = unwatched
+    ) -> Works:
         """Open the project in `root`; make its workspace on first use. tell: hears of progress."""
         project = read_project(root / FILE)
         state = root / STATE
@@ -99,12 +131,21 @@ class Works:
             throwaway_keys=KeyRing,
             now=time.now,
             tell=tell,
+            workers=step_workers,
+            runs=store.runs(),
+            on_step=on_step,
+            tables=table_readers(state),
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()
         return cls(ground, access, store)
 
     def close(self) -> None:
+        """Leave the leases to others at once: whoever comes next need not wait until they run out."""
+        if self._watch is not None:
+            names = [f"environment/{name}" for name in self.ground.project.environments]
+            for name in ("monitors", "learning", *names):
+                self._store.release(Lease(name, self.name, 0, 0))
         self._store.close()
 
     def turn(self, duties: frozenset[str] = DUTIES) -> list[str]:

@@ -167,7 +167,7 @@ def must_be_approved(change: Change, approvals: Sequence[Approval], *, now: date
             "changes.waits-for-approval",
             f"{change.id} waits for {change.approvals_needed - len(live)} approval(s)",
             why="an author cannot approve; new evidence voids earlier approvals",
-            fix=f"falaj approve {change.id} --as NAME -m ...",
+            fix=f"falaj --as NAME approve {change.id} -m ...",
         )
     if change.state is not ChangeState.APPROVED:
         raise NotAllowed(
@@ -180,5 +180,5 @@ def must_be_approved(change: Change, approvals: Sequence[Approval], *, now: date
             "changes.approvals-void",
             f"{change.id} has {len(live)} of {change.approvals_needed} approvals that still count",
             why="others are expired, or were given for other evidence",
-            fix=f"falaj approve {change.id} --as NAME -m ...",
+            fix=f"falaj --as NAME approve {change.id} -m ...",
         )

@@ -190,14 +190,21 @@ def way_back(ground: Ground, environment: str, model: str) -> tuple[LiveMove, Re
     if not moves:
         raise NotFound("rollouts.nothing-live", f"nothing is live in {environment}")
     now_live = moves[0]
-    for earlier in moves[1:]:
-        if earlier.model == now_live.model and earlier.stable != now_live.stable:
-            return now_live, ground.store.get(Release, earlier.stable).fact
-    raise Conflict(
-        "rollouts.no-way-back",
-        f"{now_live.stable_version} is the first release of {now_live.model} in {environment}",
-        why="there is no earlier release to go back to",
-    )
+    back = {
+        rollout.id
+        for phase in rules.GOING_BACK
+        for rollout in ground.store.find(Rollout, environment=environment, phase=phase)
+    }
+    ours = [move for move in reversed(moves) if move.model == now_live.model]
+    before = rules.release_before(ours, back)
+    if not before:
+        raise Conflict(
+            "rollouts.no-way-back",
+            f"nothing was live before {now_live.stable_version} of {now_live.model} in {environment}",
+            why="a release that was left by going back is no way back",
+            fix="a new rollout brings another release: `falaj change open`",
+        )
+    return now_live, ground.store.get(Release, before).fact
 
 
 def live(ground: Ground, environment: str, model: str, at: Any = None) -> LiveMove | None:
@@ -229,8 +236,12 @@ def reconcile(ground: Ground, owner: str, labels: Labels) -> list[str]:
         if deployment.id in busy:
             continue
         lease = ground.store.take(f"environment/{deployment.id}", owner, LEASE_S)
-        if lease is not None:
+        if lease is None:
+            continue
+        if ground.store.find(LiveMove, limit=1, environment=deployment.id):
             target_of(ground, deployment.id).apply(desired(ground, deployment))
+        else:
+            target_of(ground, deployment.id).stop(deployment.id)  # its first release was aborted
     return done
 
 
@@ -284,21 +295,40 @@ def planned(ground: Ground, rollout: Rollout, lease: Lease) -> Deployment:
         models = dict(kept.fact.plan.models) if kept else {}
         if kept is not None and models.get(rollout.model) == wanted:
             return kept.fact
-        models[rollout.model] = wanted
-        fresh = signed_plan(ground, rollout.environment, (kept.fact.seq if kept else 0) + 1, models)
-        if kept is None:
-            unit.add(fresh)
-        else:
-            unit.replace(kept, fresh)
-        unit.append(
-            ground.event(
-                "plan.issued",
-                f"worker:{lease.owner}",
-                f"environment/{rollout.environment}",
-                {"seq": fresh.seq, "digest": digests.of_bytes(fresh.envelope.encode())},
-            )
+        return issue(ground, unit, rollout, kept, {**models, rollout.model: wanted}, lease)
+
+
+def issue(
+    ground: Ground,
+    unit: Unit,
+    rollout: Rollout,
+    kept: Kept[Deployment] | None,
+    models: dict[str, ModelPlan],
+    lease: Lease,
+) -> Deployment:
+    """The next plan of the environment."""
+    fresh = signed_plan(ground, rollout.environment, (kept.fact.seq if kept else 0) + 1, models)
+    if kept is None:
+        unit.add(fresh)
+    else:
+        unit.replace(kept, fresh)
+    unit.append(
+        ground.event(
+            "plan.issued",
+            f"worker:{lease.owner}",
+            f"environment/{rollout.environment}",
+            {"seq": fresh.seq, "digest": digests.of_bytes(fresh.envelope.encode())},
         )
+    )
     return fresh
+
+
+def withdraw(ground: Ground, unit: Unit, rollout: Rollout, lease: Lease) -> None:
+    """Take a model that was never live out of the plan. An empty plan is none: see `reconcile`."""
+    kept = unit.get(Deployment, rollout.environment)
+    models = {name: m for name, m in kept.fact.plan.models.items() if name != rollout.model}
+    if models:
+        issue(ground, unit, rollout, kept, models, lease)
 
 
 def signed_plan(
@@ -400,13 +430,9 @@ def record_live(ground: Ground, rollout: Rollout, seen: Seen, lease: Lease) -> N
 def wait_for_target(ground: Ground, kept: Kept[Rollout], seen: Seen, lease: Lease) -> list[str]:
     rollout = kept.fact
     now = ground.now()
-    waited = (now - rollout.since).total_seconds()
-    stuck = seen.confirmed.problem and waited > GIVE_UP_S and rollout.phase is Phase.STARTING
-    if stuck and rollout.previous:
-        why = f"the target cannot run it: {seen.confirmed.problem}"
-        after, _ = rules.back(rollout, now, "abort", (why,))
-    else:
-        after = rules.confirm(rollout, seen.confirmed, now=now)
+    after = rules.give_up(rollout, seen.confirmed, now=now, patience_s=GIVE_UP_S) or rules.confirm(
+        rollout, seen.confirmed, now=now
+    )
     if after.phase is rollout.phase:
         return []
     with ground.store.begin() as unit:
@@ -414,13 +440,17 @@ def wait_for_target(ground: Ground, kept: Kept[Rollout], seen: Seen, lease: Leas
         unit.replace(kept, after)
         unit.append(event_of(ground, f"worker:{lease.owner}", after, f"rollout.{after.phase}"))
         finish(ground, unit, after, lease)
+        if after.phase is Phase.ABORTED:
+            withdraw(ground, unit, after, lease)
     return [f"{after.id} {after.phase}"]
 
 
 def finish(ground: Ground, unit: Unit, rollout: Rollout, lease: Lease) -> None:
     """What the end of a rollout means for its change, the alias and the people who must know."""
     actor = f"worker:{lease.owner}"
-    if rollout.phase is Phase.PROMOTED:
+    if rollout.phase is Phase.ABORTED:
+        changes.move(ground, unit, actor, rollout.change, ChangeState.FAILED, rollout.why)
+    elif rollout.phase is Phase.PROMOTED:
         change = changes.move(
             ground, unit, actor, rollout.change, ChangeState.IMPLEMENTED, rollout.why
         )

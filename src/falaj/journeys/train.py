@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 from msgspec.structs import replace
 
-from falaj.base import digests, ids
+from falaj.base import digests, ids, process
 from falaj.base.errors import FalajError, NotFound
+from falaj.base.points import Series, unpack
 from falaj.data.datasets import DatasetHandle, open_dataset
 from falaj.data.odcs import read_contract
 from falaj.data.service import validate
@@ -17,12 +21,17 @@ from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.data import ContractReport, Label
 from falaj.facts.models import ModelVersion
+from falaj.facts.project import Project
 from falaj.facts.runs import Run, RunStatus
 from falaj.facts.wire import decode, encode
 from falaj.monitoring import reference
+from falaj.pipelines import interrupted
 from falaj.pipelines.model import describe
+from falaj.pipelines.rules import differences
 from falaj.pipelines.service import PipelineOutcome, run_pipeline
+from falaj.ports.cache import Memo
 from falaj.ports.ground import Ground
+from falaj.ports.tables import TableReader
 
 __all__ = ["contracts", "explain", "named", "run"]
 
@@ -39,8 +48,11 @@ def run(
     pipeline: str = "",
     seed: int | None = None,
     trigger: str = "person",
+    parent: str = "",
+    only: str = "",
 ) -> Run:
     """Run the pipeline and record all of it, whatever the end. Raises the failure of a step."""
+    interrupted.mark(ground, permit.person)
     environment, _ = ground.environment()
     started = Run(
         id=ids.new(),
@@ -55,24 +67,27 @@ def run(
         started=ground.now(),
         code=ground.code(),
         environment=environment,
+        process=process.owner_here(),
+        parent=parent,
     )
     with ground.store.begin() as unit:
         unit.add(started)
         unit.append(ground.event("run.started", permit.person, f"run/{started.id}", {}))
     try:
-        must_hold(ground)
-        outcome = executed(ground, started)
+        datasets = opened(ground, fresh=True)
+        must_hold(ground, datasets)
+        outcome = executed(ground, started, datasets=datasets, only=only)
     except FalajError as error:
         ended(ground, permit, started, None, error)
         raise
     return ended(ground, permit, started, outcome, outcome.error)
 
 
-def must_hold(ground: Ground) -> None:
+def must_hold(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> None:
     """Every contract before the first step. Raises with each broken promise."""
     broken = [
         result
-        for report in contracts(ground)
+        for report in contracts(ground, datasets)
         for result in report.results
         if result.verdict in (Verdict.FAIL, Verdict.ERROR) and is_promise(result)
     ]
@@ -106,51 +121,93 @@ def shown_rows(result: CheckResult) -> str:
     return "for example " + ", ".join(f"row {r['row']}: {r['value']}" for r in rows) if rows else ""
 
 
-def contracts(ground: Ground) -> tuple[ContractReport, ...]:
-    """A report for each dataset with a contract; remembered by the digests of both."""
-    handles = opened(ground)
+def contracts(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> tuple[ContractReport, ...]:
+    """A report for each dataset with a contract; remembered by the digests of all that it read."""
     reports = []
-    for handle in handles.values():
+    for handle in datasets.values():
         if handle.contract is None:
             continue
-        key = digests.of_bytes(
-            f"{handle.version.bytes} {handle.contract.digest} {handle.name}".encode()
-        )
-        kept = ground.cache.memo(MEMO, key)
+        table = handle.contract.table(handle.name)
+        others = [datasets[r.dataset] for r in table.references if r.dataset in datasets]
+        asked = f"{handle.version.bytes} {handle.contract.digest} {handle.name}"
+        whole = " ".join([asked, *(other.version.bytes for other in others)])
+        # The gate asks for the report by the first, which is all that a run records.
+        for_gate, key = (digests.of_bytes(text.encode()) for text in (asked, whole))
+        # An age is another one every time.
+        kept = None if table.freshness else ground.cache.memo(MEMO, key)
         if kept is None:
             ground.tell(f"contract {handle.name}: {handle.version.rows:,} rows")
-            report = validate(handle, references=handles, mask_key=ground.mask_key, at=ground.now())
-            ground.cache.remember(MEMO, key, encode(report).decode())
+            report = validate(
+                handle, references=datasets, mask_key=ground.mask_key, at=ground.now()
+            )
         else:
             report = decode(ContractReport, kept.encode())
+        for name in {key, for_gate}:
+            ground.cache.remember(MEMO, name, encode(report).decode())
         reports.append(report)
     return tuple(reports)
 
 
-def opened(ground: Ground) -> dict[str, DatasetHandle]:
-    region = ground.project.project.region.split("-")[0]
+def opened(ground: Ground, *, fresh: bool = False) -> dict[str, DatasetHandle]:
+    return handles(
+        ground.project,
+        root=ground.root,
+        memo=ground.cache,
+        clock=ground.now,
+        tables=ground.tables,
+        fresh=fresh,
+    )
+
+
+def handles(
+    project: Project,
+    *,
+    root: Path,
+    memo: Memo,
+    clock: Callable[[], datetime],
+    tables: Sequence[TableReader] = (),
+    fresh: bool = False,
+) -> dict[str, DatasetHandle]:
+    """Every declared dataset with its contract; nothing is read before it is asked for.
+
+    fresh: ask lakes and databases again; otherwise their newest snapshots are read.
+    """
+    region = project.project.region.split("-")[0]
     return {
         table.name: open_dataset(
             table.name,
             table.source,
-            root=ground.root,
-            contract=read_contract(ground.root / table.contract, root=ground.root)
-            if table.contract
-            else None,
+            root=root,
+            contract=read_contract(root / table.contract, root=root) if table.contract else None,
             label=Label(
                 classification=table.classification,
                 countries=tuple(c.lower() for c in table.countries) or (region,),
                 purposes=table.purpose,
             ),
-            memo=ground.cache,
-            clock=ground.now,
+            memo=memo,
+            clock=clock,
+            tables=tables,
+            fresh=fresh,
         )
-        for table in ground.project.datasets
+        for table in project.datasets
     }
 
 
-def executed(ground: Ground, started: Run, *, explain_only: bool = False) -> PipelineOutcome:
+def executed(
+    ground: Ground,
+    started: Run,
+    *,
+    datasets: Mapping[str, DatasetHandle] | None = None,
+    explain_only: bool = False,
+    only: str = "",
+) -> PipelineOutcome:
+    settings = ground.project.pipelines
+    parallel = settings.parallel or os.cpu_count() or 1
+    apart = settings.executor == "worker" and not explain_only
+    executor = ground.workers(parallel, started.seed) if apart and ground.workers else None
+
     def on_step(name: str, status: str, seconds: float) -> None:
+        ground.on_step(name, status, seconds)
         if status != "running":
             ground.tell(f"step {name}: {status}" + (f", {seconds:.1f} s" if seconds else ""))
 
@@ -159,7 +216,7 @@ def executed(ground: Ground, started: Run, *, explain_only: bool = False) -> Pip
         root=ground.root,
         parameters=started.parameters,
         seed=started.seed,
-        datasets=opened(ground),
+        datasets=datasets or opened(ground),
         blobs=ground.blobs,
         cache=ground.cache,
         codecs=ground.codecs,
@@ -168,6 +225,10 @@ def executed(ground: Ground, started: Run, *, explain_only: bool = False) -> Pip
         explain=explain_only,
         project_name=ground.name,
         run=started.id,
+        executor=executor,
+        parallel=parallel,
+        only=only,
+        clock=ground.now,
     )
 
 
@@ -194,6 +255,9 @@ def ended(
             metrics=outcome.metrics,
             result=outcome.result,
         )
+    if ground.runs is not None:
+        # First: rows of a run that never got here would only be found by nobody.
+        ground.runs.record(after, points_of(ground, after))
     frozen = None if error else frozen_reference(ground, after)
     with ground.store.begin() as unit:
         unit.replace(unit.get(Run, started.id), after)
@@ -223,6 +287,20 @@ def ended(
     if error is not None:
         raise error
     return after
+
+
+def points_of(ground: Ground, done: Run) -> list[Series]:
+    """All points of a run; steps that log the same name follow each other."""
+    found: dict[str, Series] = {}
+    for step in done.steps:
+        if not step.points:
+            continue
+        for part in unpack(ground.blobs.get(step.points)):
+            whole = found.setdefault(part.name, Series(part.name))
+            whole.steps.extend(part.steps)
+            whole.times.extend(part.times)
+            whole.values.extend(part.values)
+    return list(found.values())
 
 
 def frozen_reference(ground: Ground, done: Run) -> dict[str, str] | None:
@@ -283,9 +361,20 @@ def model_version(ground: Ground, done: Run, number: int, frozen: dict[str, str]
 
 
 def explain(
-    ground: Ground, parameters: Mapping[str, Any], *, pipeline: str = "", seed: int | None = None
+    ground: Ground,
+    parameters: Mapping[str, Any],
+    *,
+    pipeline: str = "",
+    seed: int | None = None,
+    only: str = "",
+    against: str = "",
 ) -> list[dict[str, Any]]:
-    """For each step: would it run, and why. Nothing is run."""
+    """For each step: would it run, and why. Nothing is run.
+
+    against: a run; each step then says every part that differs from it.
+    """
+    old = ground.store.get(Run, against).fact.steps if against else ()
+    before = {step.step: step for step in old}
     environment, _ = ground.environment()
     planned = Run(
         id="explain",
@@ -298,12 +387,15 @@ def explain(
         started=ground.now(),
         environment=environment,
     )
-    outcome = executed(ground, planned, explain_only=True)
+    outcome = executed(ground, planned, explain_only=True, only=only)
     return [
         {
             "step": step.step,
             "would": "cached" if step.status == "cached" else "run",
             "why": step.why,
+            "differs": differences({"parts": before[step.step].parts}, {"parts": step.parts})
+            if step.step in before and before[step.step].parts
+            else [],
         }
         for step in outcome.steps
     ]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection, Iterable
 from datetime import datetime
 from typing import Final, NamedTuple
 
 from msgspec.structs import replace
 
 from falaj.base.errors import Conflict
-from falaj.facts.rollouts import Outcome, Phase, Rollout, RolloutPlan, Strategy
+from falaj.facts.rollouts import LiveMove, Outcome, Phase, Rollout, RolloutPlan, Strategy
 from falaj.facts.serving import ArmPlan, ModelPlan, SplitPlan
 
 __all__ = [
     "FINAL",
+    "GOING_BACK",
     "Confirmed",
     "Finding",
     "Move",
@@ -21,7 +23,9 @@ __all__ = [
     "ask",
     "confirm",
     "decide",
+    "give_up",
     "model_plan",
+    "release_before",
     "weight_bp",
 ]
 
@@ -115,6 +119,32 @@ def back(
     return going, Move(action, reasons)
 
 
+def give_up(
+    rollout: Rollout, seen: Confirmed, *, now: datetime, patience_s: float
+) -> Rollout | None:
+    """Where a rollout goes that waits for its target in vain; None while it may still come.
+
+    1. What the target shows already is not given up here: a wish is heard in the next phase.
+    2. A person's wish to end it holds while it starts and while it is being promoted.
+    3. A release that the target cannot start within `patience_s` goes back by itself.
+    4. Without a release to go back to it is aborted: then nothing of the model answers.
+    """
+    if seen.done or rollout.phase not in (Phase.STARTING, Phase.PROMOTING):
+        return None
+    if rollout.asked in (Verb.ABORT, Verb.ROLLBACK):
+        why = f"asked by a person: {rollout.asked_why}"
+    elif (
+        rollout.phase is Phase.STARTING
+        and seen.problem
+        and (now - rollout.since).total_seconds() > patience_s
+    ):
+        why = f"the target cannot run it: {seen.problem}"
+    else:
+        return None
+    phase = Phase.ROLLING_BACK if rollout.previous else Phase.ABORTED
+    return unasked(rollout, phase=phase, since=now, why=why)
+
+
 def unasked(rollout: Rollout, *, phase: Phase, since: datetime, why: str) -> Rollout:
     return replace(rollout, phase=phase, since=since, why=why, asked="", asked_by="", asked_why="")
 
@@ -184,12 +214,33 @@ def model_plan(rollout: Rollout, folders: dict[str, str]) -> ModelPlan:
             split=split,
             latency_us=rollout.latency_us,
         )
-    weight = 0 if rollout.phase is Phase.STARTING else weight_bp(rollout.plan, rollout.step)
+    if rollout.phase is Phase.STARTING:
+        # Loaded beside stable. Nothing is split yet, so nothing may count against the split.
+        return ModelPlan(stable=arm(rollout.previous), standby=arm(rollout.release), split=split)
     return ModelPlan(
         stable=arm(rollout.previous),
-        canary=arm(rollout.release, weight),
+        canary=arm(rollout.release, weight_bp(rollout.plan, rollout.step)),
         rollout=rollout.id,
         step=rollout.step,
         split=split,
         latency_us=rollout.latency_us,
     )
+
+
+def release_before(moves: Iterable[LiveMove], back: Collection[str]) -> str:
+    """The release to go back to from the one that is live; empty when there is none.
+
+    moves: of one model in one environment, oldest first. back: rollouts that went back. A release
+    that was left by going back is no way back: from 1, 2 and back to 1 nothing leads to 2 but a new
+    rollout of it.
+    """
+    way: list[str] = []
+    for move in moves:
+        if way and way[-1] == move.stable:
+            continue
+        if move.cause in back and move.stable in way:
+            while way[-1] != move.stable:
+                way.pop()
+        else:
+            way.append(move.stable)
+    return way[-2] if len(way) > 1 else ""

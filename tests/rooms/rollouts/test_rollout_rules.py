@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from falaj.base.errors import Conflict
-from falaj.facts.rollouts import Outcome, Phase, Rollout, RolloutPlan, Strategy
+from falaj.facts.rollouts import LiveMove, Outcome, Phase, Rollout, RolloutPlan, Strategy
 from falaj.facts.serving import Counts
 from falaj.rollouts import analysis, rules
 from falaj.rollouts.rules import Confirmed, Finding, Verb
@@ -120,8 +120,76 @@ def test_confirm(strategy, phase, done, after):
 
 def test_no_traffic_before_the_target_is_ready():
     plan = rules.model_plan(replace(ROLLOUT, phase=Phase.STARTING), {"new": "n", "old": "o"})
-    assert plan.canary is not None
-    assert plan.canary.weight_bp == 0
+    assert plan.canary is None
+    assert plan.standby is not None
+    assert plan.standby.release == "new"
+
+
+def test_nothing_is_counted_before_the_target_is_ready():
+    plan = rules.model_plan(replace(ROLLOUT, phase=Phase.STARTING), {"new": "n", "old": "o"})
+    assert plan.rollout == "", "requests without a split would count against the planned split"
+
+
+GIVEN_UP = {
+    "a wish while it starts": ("starting", "old", "abort", "", 0, "rolling-back"),
+    "a wish while it is promoted": ("promoting", "old", "rollback", "", 0, "rolling-back"),
+    "the target cannot start it": ("starting", "old", "", "no memory", 40, "rolling-back"),
+    "the target may still start it": ("starting", "old", "", "no memory", 20, None),
+    "the target takes its time without a problem": ("starting", "old", "", "", 4000, None),
+    "the first release, by a wish": ("starting", "", "abort", "", 0, "aborted"),
+    "the first release, by itself": ("starting", "", "", "no memory", 40, "aborted"),
+    "promotion is tried for ever": ("promoting", "old", "", "no memory", 4000, None),
+    "a pause ends nothing": ("starting", "old", "pause", "", 0, None),
+    "going back is never given up": ("rolling-back", "old", "abort", "", 0, None),
+}
+
+
+@pytest.mark.parametrize(
+    ("phase", "previous", "asked", "problem", "waited_s", "after"), GIVEN_UP.values(), ids=GIVEN_UP
+)
+def test_give_up(phase, previous, asked, problem, waited_s, after):
+    rollout = replace(
+        ROLLOUT,
+        phase=Phase(phase),
+        previous=previous,
+        asked=asked,
+        since=NOW - timedelta(seconds=waited_s),
+    )
+    found = rules.give_up(rollout, Confirmed(done=False, problem=problem), now=NOW, patience_s=30)
+    assert (found and found.phase) == after
+    if found:
+        assert found.asked == ""
+    shown = rules.give_up(rollout, Confirmed(done=True), now=NOW, patience_s=30)
+    assert shown is None, "what the target shows is not given up"
+
+
+WAYS_BACK = {
+    "nothing before the first": (["1"], "", ""),
+    "the one before": (["1", "2"], "", "1"),
+    "a canary in between changes nothing": (["1", "1", "1", "2"], "", "1"),
+    "after going back nothing leads forward": (["1", "2", "1"], "c", ""),
+    "after going back and a new one": (["1", "2", "1", "3"], "c", "1"),
+    "two steps back": (["1", "2", "3", "2"], "d", "1"),
+    "an old release that was rolled out anew": (["1", "2", "1"], "", "2"),
+}
+
+
+@pytest.mark.parametrize(("live", "back", "before"), WAYS_BACK.values(), ids=WAYS_BACK)
+def test_release_before(live, back, before):
+    moves = [
+        LiveMove(
+            id=str(seq),
+            environment="production",
+            model="m",
+            stable=release,
+            stable_version=release,
+            at=NOW,
+            cause="abcdefgh"[seq],
+            seq=seq,
+        )
+        for seq, release in enumerate(live)
+    ]
+    assert rules.release_before(moves, set(back)) == before
 
 
 @pytest.mark.parametrize("phase", sorted(rules.FINAL))

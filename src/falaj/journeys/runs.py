@@ -1,0 +1,106 @@
+"""What people ask of runs that are over: which ones, what differs, what was drawn and printed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from falaj.base.errors import NotFound
+from falaj.base.filters import parse, parse_order
+from falaj.base.points import Series
+from falaj.facts.runs import Plot, Run, StepRun
+from falaj.facts.wire import decode
+from falaj.pipelines.rules import differences
+from falaj.ports.blobs import BlobMissing
+from falaj.ports.ground import Ground
+
+__all__ = ["diff", "find", "log", "plots", "points"]
+
+
+def find(ground: Ground, where: str, order: str, limit: int) -> list[Run]:
+    """Runs that meet a filter. Raises FalajError for one that cannot be read."""
+    asked, way = parse(where), parse_order(order)
+    if ground.runs is None:
+        return []
+    found = ground.runs.search(asked, way, limit=limit)
+    return [ground.store.get(Run, run).fact for run in found]
+
+
+def diff(one: Run, other: Run) -> list[dict[str, Any]]:
+    """Every part in which two runs differ: of the runs themselves, then of each step."""
+    rows: list[dict[str, Any]] = []
+
+    def say(where: str, what: str, before: Any, after: Any) -> None:
+        if before != after:
+            rows.append({"where": where, "what": what, "before": before, "after": after})
+
+    for name in sorted({**one.parameters, **other.parameters}):
+        say("parameters", name, one.parameters.get(name), other.parameters.get(name))
+    for name in ("pipeline", "seed", "status"):
+        say("run", name, getattr(one, name), getattr(other, name))
+    say("run", "commit", one.code.commit, other.code.commit)
+    say("run", "changes", one.code.diff, other.code.diff)
+    say("run", "lock", one.environment.lock, other.environment.lock)
+    data = [{d.dataset: d.content for d in run.datasets} for run in (one, other)]
+    for name in sorted({**data[0], **data[1]}):
+        say("datasets", name, data[0].get(name), data[1].get(name))
+    for name in sorted({**one.metrics, **other.metrics}):
+        say("metrics", name, one.metrics.get(name), other.metrics.get(name))
+    steps = [{step.step: step for step in run.steps} for run in (one, other)]
+    for name in {**steps[0], **steps[1]}:
+        if name not in steps[0] or name not in steps[1]:
+            say("steps", name, name in steps[0], name in steps[1])
+        else:
+            parts = [{"parts": each[name].parts} for each in steps]
+            words = differences(*parts) if all(part["parts"] for part in parts) else []
+            where = f"step {name}"
+            rows += [{"where": where, "what": w, "before": "", "after": ""} for w in words]
+    return rows
+
+
+def plots(ground: Ground, run: Run) -> list[Plot]:
+    digests = [digest for step in run.steps for digest in step.plots.values()]
+    return [decode(Plot, ground.blobs.get(digest)) for digest in digests]
+
+
+def points(ground: Ground, run: Run, name: str) -> Series:
+    if ground.runs is None:
+        return Series(name)
+    return ground.runs.series(run.id, name)
+
+
+def log(ground: Ground, run: Run, step: str, attempt: int = 0) -> str:
+    """What a step printed. attempt: counted from 1; 0 is the last."""
+    found = step_of(run, step)
+    digest = found.log
+    if attempt:
+        tries = {one.number: one.log for one in found.attempts}
+        if attempt not in tries:
+            raise NotFound(
+                "runs.no-attempt",
+                f"step {step} of run {run.id} has no attempt {attempt}",
+                why=f"there were {len(tries)}; a cached step shows the log of its origin",
+                fix="leave --attempt out",
+            )
+        digest = tries[attempt]
+    if not digest:
+        return ""
+    try:
+        return ground.blobs.get(digest).decode(errors="replace")
+    except BlobMissing:
+        raise NotFound(
+            "runs.log-gone",
+            f"the log of step {step} of run {run.id} is no longer kept",
+            fix="runs that are younger than the keeping time have their logs",
+        ) from None
+
+
+def step_of(run: Run, step: str) -> StepRun:
+    for found in run.steps:
+        if found.step == step:
+            return found
+    raise NotFound(
+        "runs.no-step",
+        f"run {run.id} has no step {step!r}",
+        why=f"its steps are: {', '.join(found.step for found in run.steps) or 'none'}",
+        fix="name one of them",
+    )
