@@ -5,4 +5,25 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "parts"))
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE / "parts"))
+
+import parts  # noqa: E402 it lies where the line before has just put it
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--parts",
+        choices=("auto", "required"),
+        default="auto",
+        help="auto: tests of an outside system that is absent are skipped and listed; "
+        "required: they fail",
+    )
+
+
+def pytest_configure(config):
+    parts.REQUIRED = config.getoption("--parts") == "required"
+
+
+def pytest_terminal_summary(terminalreporter):
+    parts.report(terminalreporter, HERE.parent / "build")

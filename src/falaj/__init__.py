@@ -8,20 +8,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from falaj.pipelines.context import log, seed
+    from falaj.pipelines.context import log, plot, seed
     from falaj.pipelines.declare import pipeline, step
+    from falaj.pipelines.flow import each as map
+    from falaj.pipelines.flow import when
     from falaj.pipelines.model import Model
     from falaj.ports.datasets import Dataset
 
-__all__ = ["Dataset", "Model", "log", "pipeline", "seed", "step"]
+__all__ = ["Dataset", "Model", "log", "map", "pipeline", "plot", "seed", "step", "when"]
 
 _HOMES = {
     "Dataset": "falaj.ports.datasets",
     "Model": "falaj.pipelines.model",
     "log": "falaj.pipelines.context",
+    "map": "falaj.pipelines.flow",
+    "plot": "falaj.pipelines.context",
     "pipeline": "falaj.pipelines.declare",
     "seed": "falaj.pipelines.context",
     "step": "falaj.pipelines.declare",
+    "when": "falaj.pipelines.flow",
 }
 
 
@@ -30,7 +35,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'falaj' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), name)
+    value = getattr(import_module(_HOMES[name]), "each" if name == "map" else name)
     globals()[name] = value
     return value
 

@@ -36,4 +36,7 @@ def parse_span(words: str) -> timedelta:
     parts = SPAN.findall(words)
     if not parts or "".join(number + unit for number, unit in parts) != words:
         raise ValueError(f"got {words!r}, expected a time such as 30s, 5m, 12h or 1d")
-    return timedelta(seconds=sum(float(number) * UNITS_S[unit] for number, unit in parts))
+    try:
+        return timedelta(seconds=sum(float(number) * UNITS_S[unit] for number, unit in parts))
+    except OverflowError:
+        raise ValueError(f"got {words[:40]!r}, longer than any calendar") from None

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from falaj.base.errors import Place
-from falaj.data.odcs import Contract, Options, Property, Quality, Table
+from falaj.data.odcs import Contract, Distribution, Options, Property, Quality, Table
 
 __all__ = ["Check", "checks_of", "holds"]
 
@@ -176,6 +176,8 @@ def _kind_of(rule: Quality) -> tuple[str, str, dict[str, Any]]:
             return "text", rule.description or "a person judges", {}
         case ("sql", _):
             return "sql", rule.query, {}
+        case ("custom", _) if rule.distribution is not None:
+            return "distribution", _shape(rule.distribution), {"distribution": rule.distribution}
         case ("custom", _) if rule.engine == "falaj":
             return "cross-column", rule.implementation, {"expression": rule.implementation}
         case ("custom", _):
@@ -185,14 +187,27 @@ def _kind_of(rule: Quality) -> tuple[str, str, dict[str, Any]]:
         case (_, "missingValues"):
             values = rule.missing_values
             return "missing", f"none of {_listed(values)}", {"values": values}
-        case (_, "invalidValues") if rule.pattern:
+        case (_, "invalidValues") if rule.pattern and not rule.valid_values:
             return "pattern", f"matches {rule.pattern}", {"pattern": rule.pattern}
         case (_, "invalidValues"):
-            return "allowed", f"one of {_listed(rule.valid_values)}", {"values": rule.valid_values}
+            told = f"one of {_listed(rule.valid_values)}"
+            if rule.pattern:
+                told += f" that matches {rule.pattern}"
+            return "allowed", told, {"values": rule.valid_values, "pattern": rule.pattern}
         case (_, "duplicateValues"):
             return "duplicates", "duplicates", {}
         case _:
             return "row count", "rows", {}
+
+
+def _shape(said: Distribution) -> str:
+    told = [] if said.edges is None else [f"PSI at most {said.psi:g} from the reference"]
+    for share, low, high in said.quantiles:
+        bounds = (
+            f"{'any' if low is None else f'{low:g}'} to {'any' if high is None else f'{high:g}'}"
+        )
+        told.append(f"quantile {share:g} in {bounds}")
+    return ", ".join(told)
 
 
 def _listed(values: tuple[Any, ...]) -> str:

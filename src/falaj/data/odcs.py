@@ -19,9 +19,11 @@ import yaml
 from falaj.base import digests
 from falaj.base.errors import FalajError, Place, Problem
 from falaj.facts.data import Classification
+from falaj.stats.summaries import BadSummary, Edges, decode
 
 __all__ = [
     "Contract",
+    "Distribution",
     "Options",
     "Property",
     "Quality",
@@ -74,6 +76,7 @@ KEYS: Final = {
     f"method schedule scheduler query engine implementation validValues {' '.join(OPERATORS)}",
     "relationship": f"{COMMON} type from to",
     "arguments": "validValues pattern missingValues properties",
+    "distribution": "metric reference psi quantiles",
     "sla": f"{COMMON} property value valueExt unit element driver scheduler schedule",
 }
 
@@ -118,6 +121,20 @@ class Quality:
     implementation: str = ""
     query: str = ""
     description: str = ""
+    distribution: Distribution | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Distribution:
+    """What a column's distribution is held against: frozen edges with counts, or quantiles.
+
+    psi: largest population stability index against `edges`.
+    quantiles: share of rows -> the bounds of its quantile; None: no bound.
+    """
+
+    edges: Edges | None = None
+    psi: float = 0.2
+    quantiles: tuple[tuple[float, float | None, float | None], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +190,10 @@ class Freshness:
 
 @dataclass(frozen=True, kw_only=True)
 class Contract:
-    """digest: of the file. notes: fields that were read but are not evaluated."""
+    """digest: of the file, and of the reference files that it names.
+
+    notes: fields that were read but are not evaluated.
+    """
 
     id: str
     name: str
@@ -213,12 +233,12 @@ def read_contract(path: Path, *, root: Path | None = None) -> Contract:
             f"contract {name}: {error.strerror}",
             fix="mend `contract` of the dataset in falaj.toml",
         ) from None
-    return parse_contract(data, file=name)
+    return parse_contract(data, file=name, folder=path.parent)
 
 
-def parse_contract(data: bytes, *, file: str) -> Contract:
-    """Read a contract from bytes; `file` is what places name."""
-    reader = _Reader(file, data)
+def parse_contract(data: bytes, *, file: str, folder: Path | None = None) -> Contract:
+    """Read a contract from bytes; `file` is what places name, reference files lie in `folder`."""
+    reader = _Reader(file, data, folder)
     found = reader.contract()
     if reader.problems:
         raise FalajError.of(tuple(reader.problems))
@@ -228,9 +248,11 @@ def parse_contract(data: bytes, *, file: str) -> Contract:
 class _Reader:
     """Walks the YAML nodes, so that every value knows its line; collects all problems."""
 
-    def __init__(self, file: str, data: bytes) -> None:
+    def __init__(self, file: str, data: bytes, folder: Path | None) -> None:
         self.file = file
         self.data = data
+        self.folder = folder
+        self.read: dict[str, str] = {}  # reference file -> digest
         self.lines = data.decode(errors="replace").splitlines()
         self.problems: list[Problem] = []
         self.notes: list[str] = []
@@ -394,7 +416,9 @@ class _Reader:
             version=str(self.typed(found, "version", str, "")),
             api_version=version,
             file=self.file,
-            digest=digests.of_bytes(self.data),
+            digest=digests.of_tree({"contract": digests.of_bytes(self.data), **self.read})
+            if self.read
+            else digests.of_bytes(self.data),
             tables=tables,
             notes=tuple(self.notes),
         )
@@ -597,6 +621,20 @@ class _Reader:
         if pattern:
             self.check_pattern(pattern, arguments["pattern"])
         implementation = self.implementation(found, kind)
+        distribution = self.distribution(found, kind, column)
+        if (
+            kind == "library"
+            and not column
+            and metric.endswith(("nullValues", "missingValues", "invalidValues"))
+        ):
+            self.problem(
+                "contract-value",
+                f"metric {metric} is about one column, but stands at the table",
+                node.start_mark,
+                fix="move it below the property",
+            )
+        if distribution is not None:
+            metric = "distribution"
         said = metric or self.typed(found, "engine", str, "") or kind
         own = self.typed(found, "id", str, "")
         return Quality(
@@ -617,7 +655,78 @@ class _Reader:
             implementation=implementation,
             query=str(self.typed(found, "query", str, "")),
             description=str(self.typed(found, "description", str, "")),
+            distribution=distribution,
         )
+
+    def distribution(
+        self, found: dict[str, yaml.Node], kind: str, column: str
+    ) -> Distribution | None:
+        """Of `implementation: {metric: distribution, ..}` with the engine falaj."""
+        node = found.get("implementation")
+        ours = kind == "custom" and self.typed(found, "engine", str, "") == "falaj"
+        if not ours or not isinstance(node, yaml.MappingNode):
+            return None
+        said = self.mapping(node, "distribution")
+        self.one_of(said, "metric", ("distribution",), "")
+        quantiles = self.quantiles(said.get("quantiles"))
+        edges = self.edges(said["reference"], column) if "reference" in said else None
+        if not column or (not quantiles and "reference" not in said):
+            self.problem(
+                "contract-value",
+                "distribution: expected a reference file or quantiles, at a property",
+                node.start_mark,
+                fix="write `{metric: distribution, quantiles: {0.5: [10, 20]}}` below a property",
+            )
+        limit = self.typed(said, "psi", (int, float), 0.2)
+        return Distribution(edges=edges, psi=float(limit), quantiles=quantiles)
+
+    def quantiles(
+        self, node: yaml.Node | None
+    ) -> tuple[tuple[float, float | None, float | None], ...]:
+        value = self.value(node) if node is not None else {}
+        good: list[tuple[float, float | None, float | None]] = []
+        for share, bounds in value.items() if isinstance(value, dict) else ((None, None),):
+            try:
+                at = float(share)
+                low, high = (None if one is None else float(one) for one in bounds)
+                if not 0 <= at <= 1:
+                    raise ValueError
+            except (TypeError, ValueError):
+                assert node is not None  # noqa: S101 nothing else makes a bad value
+                self.problem(
+                    "contract-value",
+                    f"quantiles: got {share!r}, expected a share and two bounds",
+                    node.start_mark,
+                    fix="write `{0.5: [10, 20], 0.99: [null, 400]}`",
+                )
+                continue
+            good.append((at, low, high))
+        return tuple(good)
+
+    def edges(self, node: yaml.Node, column: str) -> Edges | None:
+        """Frozen edges of a file beside the contract."""
+        name = str(self.value(node))
+        why = "a reference lies in the contract's folder or below"
+        path = Path(name)
+        if self.folder is not None and not path.is_absolute() and ".." not in path.parts:
+            try:
+                data = (self.folder / path).read_bytes()
+                found = decode(data)
+            except (OSError, BadSummary) as error:
+                why = str(error.strerror if isinstance(error, OSError) else error)
+            else:
+                self.read[name] = digests.of_bytes(data)
+                if isinstance(found, Edges) and found.column == column:
+                    return found
+                why = f"it holds no edges of column {column!r}"
+        self.problem(
+            "contract-reference",
+            f"reference {name!r} cannot be used",
+            node.start_mark,
+            why=why,
+            fix="make it: `falaj data profile DATASET --edges FOLDER`",
+        )
+        return None
 
     def implementation(self, found: dict[str, yaml.Node], kind: str) -> str:
         if kind != "custom" or "implementation" not in found:
@@ -711,7 +820,9 @@ SECONDS: Final = {
     "s": 1.0,
     "m": 60.0,
     "min": 60.0,
+    "minutes": 60.0,
     "h": 3600.0,
+    "hours": 3600.0,
     "d": 86400.0,
     "day": 86400.0,
     "days": 86400.0,

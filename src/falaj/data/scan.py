@@ -10,10 +10,13 @@ from typing import Any, Final
 
 import polars as pl
 
+from falaj.base.errors import FalajError
 from falaj.data.checks import Check, holds
 from falaj.data.masking import masked
 from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.data import Classification
+from falaj.ports.queries import SqlEngine
+from falaj.stats.drift import merged_cells, psi
 
 __all__ = ["SAMPLE", "Masks", "scan"]
 
@@ -38,6 +41,7 @@ ROW_KINDS: Final = frozenset(
         *("format", "allowed", "cross-column", "items"),
     )
 )
+NOT_COUNTED: Final = frozenset(("row count", "freshness", "distribution", "sql"))
 GROUP_KINDS: Final = frozenset(("unique", "key", "duplicates"))
 
 
@@ -66,6 +70,8 @@ def scan(
     masks: Masks,
     key: Sequence[str],
     now: datetime,
+    name: str = "",
+    sql: SqlEngine | None = None,
 ) -> tuple[CheckResult, ...]:
     """Make all checks on all rows.
 
@@ -77,8 +83,10 @@ def scan(
         masks: how values of samples are shown.
         key: columns of the primary key, shown beside each sample.
         now: for freshness.
+        name: of the dataset, as SQL rules call it.
+        sql: answers SQL rules; without it they are skipped.
     """
-    return _Scan(checks, frame, references, unreadable, masks, key, now).results()
+    return _Scan(checks, frame, references, unreadable, masks, key, now, name, sql).results()
 
 
 @dataclass
@@ -90,12 +98,15 @@ class _Scan:
     masks: Masks
     key: Sequence[str]
     now: datetime
+    name: str
+    sql: SqlEngine | None
 
     def results(self) -> tuple[CheckResult, ...]:
         self.schema = dict(self.frame.collect_schema())
         self.settled: dict[str, CheckResult] = {}
         self.bad: dict[str, pl.Expr] = {}
         self.queries: dict[str, pl.LazyFrame] = {}
+        self.shapes = {check.id for check in self.checks if check.kind == "distribution"}
         self.rows = 0
         for check in self.checks:
             self._plan(check)
@@ -141,10 +152,29 @@ class _Scan:
                 self.queries[check.id] = self.frame.select(pl.col(check.columns[0]).max())
             case "text":
                 self._settle(check, Verdict.SKIPPED, "a rule in words; a person judges it")
+            case "distribution":
+                if not self.schema[check.columns[0]].is_numeric():
+                    raise _Bad(f"needs numbers, but column {check.columns[0]!r} has none")
+                self.queries[check.id] = self.frame.select(pl.col(check.columns[0]))
             case "sql":
-                self._settle(check, Verdict.SKIPPED, "SQL rules need the extra falaj[duckdb]")
+                self._sql(check)
             case _:
                 self._settle(check, Verdict.SKIPPED, f"not a rule of falaj: {check.requirement}")
+
+    def _sql(self, check: Check) -> None:
+        if self.sql is None:
+            self._settle(check, Verdict.SKIPPED, "SQL rules need the extra falaj[duckdb]")
+            return
+        try:
+            value = self.sql.number(check.requirement, {self.name: self.frame, **self.references})
+        except FalajError as error:
+            self._settle(check, Verdict.ERROR, str(error))
+            return
+        good = holds(check.operator, value, check.limit)
+        need = f"{check.operator} {' and '.join(f'{x:g}' for x in check.limit)}"
+        why = f"the query gave {value:g}, expected {need}"
+        verdict = Verdict.PASS if good else Verdict.FAIL
+        self._settle(check, verdict, why, value=value, unit="")
 
     def _columns(self, check: Check) -> tuple[str, ...]:
         if check.kind == "cross-column":
@@ -214,6 +244,8 @@ class _Scan:
                 bad = ~_text(column, dtype, name).str.contains(FORMATS[said["format"]])
             case "allowed":
                 bad = ~self._among(column, dtype, list(said["values"]))
+                if said.get("pattern"):
+                    bad = bad | ~_text(column, dtype, name).str.contains(said["pattern"])
             case "items":
                 bad = _wrong_items(column, dtype, said["options"], name)
             case _:
@@ -276,7 +308,8 @@ class _Scan:
         self.rows = first[ROW].item()
         counts: dict[str, Any] = {check: first[f"c{i}"].item() for i, check in enumerate(self.bad)}
         return counts | {
-            check: frame.item() for check, frame in zip(self.queries, others, strict=True)
+            check: _answer(frame, check in self.shapes)
+            for check, frame in zip(self.queries, others, strict=True)
         }
 
     def _count_apart(self, error: pl.exceptions.PolarsError) -> dict[str, Any]:
@@ -288,7 +321,8 @@ class _Scan:
         by_id = {check.id: check for check in self.checks}
         for check, query in (queries | self.queries).items():
             try:
-                counts[check] = query.collect(engine="streaming").item()
+                found = query.collect(engine="streaming")
+                counts[check] = _answer(found, check in self.shapes)
             except pl.exceptions.PolarsError as failed:
                 self._settle(by_id[check], Verdict.ERROR, self._told(by_id[check], failed))
         return counts
@@ -314,6 +348,8 @@ class _Scan:
         if not self.rows:
             why = "the dataset has no rows: nothing was measured"
             return self._result(check, Verdict.INCONCLUSIVE, why)
+        if check.kind == "distribution":
+            return self._shaped(check, count)
         share = 100.0 * count / self.rows
         good = holds(check.operator, share if check.unit == "percent" else count, check.limit)
         told = f"{count} of {self.rows} rows ({share:.3g} %)"
@@ -336,6 +372,43 @@ class _Scan:
         age = (self.now - at).total_seconds()
         good = age <= check.said["seconds"]
         return self._made(check, good, f"newest value is {age:.0f} s old", value=age, unit="s")
+
+    def _shaped(self, check: Check, values: pl.Series) -> CheckResult:
+        """Quantiles inside their bounds, and the distance from the reference below its limit."""
+        said = check.said["distribution"]
+        known = values.drop_nulls().drop_nans() if values.dtype.is_float() else values.drop_nulls()
+        if known.is_empty():
+            return self._result(check, Verdict.INCONCLUSIVE, "no value: nothing was measured")
+        # Quantiles are values of the data; of personal columns no value is shown.
+        kind = self.masks.classes.get(check.columns[0], self.masks.default)
+        is_open = kind in {Classification.PUBLIC, Classification.INTERNAL}
+        broken, moved = [], None
+        for share, low, high in said.quantiles:
+            at = known.quantile(share, "lower")
+            assert at is not None  # noqa: S101 there are values
+            if (low is not None and at < low) or (high is not None and at > high):
+                broken.append(
+                    f"quantile {share:g} is {f'{at:g}' if is_open else 'outside its bounds'}"
+                )
+        if said.edges is not None:
+            count = said.edges.count(values.cast(pl.Float64).to_numpy(), null=values.null_count())
+            cells = merged_cells(said.edges.reference)
+            moved = psi(
+                *(
+                    [*(sum(row[a:b]) for a, b in cells), nothing]
+                    for row, nothing in (
+                        (said.edges.reference, said.edges.nan + said.edges.null),
+                        (count.counts, count.nan),
+                    )
+                )
+            )
+            if moved > said.psi:
+                broken.append(f"PSI {moved:.3f} from the reference, at most {said.psi:g}")
+        why = "; ".join(broken) or (
+            "the distribution is as promised" + ("" if moved is None else f" (PSI {moved:.3f})")
+        )
+        verdict = Verdict.FAIL if broken else Verdict.PASS
+        return self._result(check, verdict, why, value=moved, unit="", n=len(known))
 
     def _made(
         self, check: Check, good: bool, why: str, *, value: float, unit: str = "rows"
@@ -376,7 +449,7 @@ class _Scan:
             gate="data" if counted else "data-shown",
             verdict=verdict,
             reason=reason,
-            metric="violations" if check.kind not in {"row count", "freshness"} else check.kind,
+            metric="violations" if check.kind not in NOT_COUNTED else check.kind,
             value=None if value is None else float(value),
             limit=check.limit[0] if len(check.limit) == 1 else None,
             requirement=check.requirement,
@@ -440,6 +513,11 @@ def _replace(result: CheckResult, **changes: Any) -> CheckResult:
     import msgspec
 
     return msgspec.structs.replace(result, **changes)
+
+
+def _answer(frame: pl.DataFrame, whole: bool) -> Any:
+    """The one cell of a count, or the whole column of a distribution."""
+    return frame.to_series() if whole else frame.item()
 
 
 # -- expressions -----------------------------------------------------------------------------------

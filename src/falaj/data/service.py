@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
+from time import perf_counter
+
+import polars as pl
 
 from falaj.base.errors import FalajError
 from falaj.base.time import now
@@ -12,6 +15,7 @@ from falaj.data.datasets import DatasetHandle
 from falaj.data.scan import Masks, scan
 from falaj.facts.data import ContractReport
 from falaj.ports.datasets import Dataset
+from falaj.ports.queries import SqlEngine
 
 __all__ = ["validate"]
 
@@ -22,6 +26,7 @@ def validate(
     references: Mapping[str, Dataset] | None = None,
     mask_key: bytes = b"",
     at: datetime | None = None,
+    sql: SqlEngine | None = None,
 ) -> ContractReport:
     """Make every check of the dataset's contract on all its rows.
 
@@ -30,6 +35,7 @@ def validate(
         references: other declared datasets, for foreign keys.
         mask_key: the project's key; tokens of personal values are made with it.
         at: the time that freshness is measured at; now when left out.
+        sql: answers SQL rules; without it they are skipped, which is no pass.
 
     Raises FalajError when the dataset has no contract.
     """
@@ -44,7 +50,10 @@ def validate(
     version = dataset.version
     checks = checks_of(contract, dataset.name)
     wanted = {check.said["dataset"] for check in checks if check.kind == "reference"}
+    has_sql = any(check.kind == "sql" for check in checks)
+    wanted |= {name for check in checks if check.kind == "sql" for name in references or ()}
     given = references or {}
+    begun = perf_counter()
     results = scan(
         checks,
         dataset.scan(),
@@ -57,10 +66,18 @@ def validate(
         ),
         key=table.key,
         now=at or now(),
+        name=dataset.name,
+        sql=sql,
     )
     return ContractReport(
         dataset=dataset.name,
         version=version.content,
         contract=contract.digest,
         results=results,
+        rows=version.rows,
+        contract_id=contract.id,
+        contract_version=contract.version,
+        notes=contract.notes,
+        engine=f"polars {pl.__version__}" + (f", {sql.version}" if sql and has_sql else ""),
+        seconds=round(perf_counter() - begun, 3),
     )

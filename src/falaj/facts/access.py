@@ -40,6 +40,7 @@ class Action(enum.StrEnum):
     RETRAIN = "retrain"
     EXPORT_EVIDENCE = "export-evidence"
     MANAGE_ACCESS = "manage-access"
+    SWEEP = "sweep"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

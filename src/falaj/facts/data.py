@@ -28,7 +28,11 @@ class Label(Fact, frozen=True, kw_only=True):
 
 
 class DatasetVersion(Fact, frozen=True, kw_only=True):
-    """Immutable. `bytes`: digest of the files; `content`: digest of the values, codec-free."""
+    """Immutable. `bytes`: digest of the files; `content`: digest of the values, codec-free.
+
+    engine: what another engine calls these rows (`engine`, `version` or `snapshot`, `table`); it
+    means something only together with that engine's store.
+    """
 
     dataset: str
     bytes: str
@@ -40,12 +44,22 @@ class DatasetVersion(Fact, frozen=True, kw_only=True):
     contract: str = ""  # digest of the contract file
     label: Label = Label()
     at: Instant
+    engine: dict[str, str] = {}
 
 
 class ContractReport(Fact, frozen=True, kw_only=True):
-    """Every check of one contract on one dataset version."""
+    """Every check of one contract on one dataset version.
+
+    notes: what the contract says and nobody evaluates. seconds: of the checks alone.
+    """
 
     dataset: str
     version: str  # content digest
     contract: str
     results: tuple[CheckResult, ...]
+    rows: int = 0
+    contract_id: str = ""
+    contract_version: str = ""
+    notes: tuple[str, ...] = ()
+    engine: str = ""
+    seconds: float = 0.0

@@ -345,6 +345,14 @@ class PipelinesTable(Fact, frozen=True, kw_only=True):
     parameters: Annotated[
         dict[str, Any], _is("Values of pipeline parameters, over the defaults in code.")
     ] = {}
+    executor: Annotated[
+        Literal["worker", "in-process"],
+        _is("Steps run in processes of their own, or in the one that was asked for the run."),
+    ] = "worker"
+    parallel: Annotated[
+        int,
+        _is("Steps that run at the same time; 0: as many as the machine has cores.", ge=0, le=256),
+    ] = 0
 
 
 class Policy(Fact, frozen=True, kw_only=True):

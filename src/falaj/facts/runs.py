@@ -5,11 +5,24 @@ from __future__ import annotations
 import enum
 from typing import Any
 
+import msgspec
+
 from falaj.base.time import Instant
 from falaj.facts.data import DatasetVersion
 from falaj.facts.wire import Fact
 
-__all__ = ["Artifact", "Code", "Environment", "Run", "RunStatus", "StepRun", "StepStatus"]
+__all__ = [
+    "Artifact",
+    "Attempt",
+    "Code",
+    "Ending",
+    "Environment",
+    "Plot",
+    "Run",
+    "RunStatus",
+    "StepRun",
+    "StepStatus",
+]
 
 
 class RunStatus(enum.StrEnum):
@@ -24,6 +37,16 @@ class StepStatus(enum.StrEnum):
     CACHED = "cached"
     FAILED = "failed"
     SKIPPED = "skipped"
+
+
+class Ending(enum.StrEnum):
+    """How one attempt of a step ended."""
+
+    DONE = "done"
+    RAISED = "raised"
+    TIMEOUT = "timeout"
+    LOST = "lost"  # its process went away without an answer
+    BAD_ANSWER = "bad answer"
 
 
 class Artifact(Fact, frozen=True, kw_only=True):
@@ -43,6 +66,31 @@ class Artifact(Fact, frozen=True, kw_only=True):
     rows: int | None = None
 
 
+class Attempt(Fact, frozen=True, kw_only=True):
+    """One try of a step. log: digest of what it printed; nothing when it printed nothing."""
+
+    number: int
+    ending: Ending
+    started: Instant
+    seconds: float
+    cpu_s: float = 0.0
+    log: str = ""
+    reason: str = ""
+
+
+class Plot(Fact, frozen=True, kw_only=True):
+    """A small table that is drawn: data, so that two runs can be compared.
+
+    x, y: names of two columns. mark: how it is drawn.
+    """
+
+    name: str
+    x: str
+    y: str
+    columns: dict[str, tuple[float | str, ...]]
+    mark: str = "line"  # line | bars | points
+
+
 class StepRun(Fact, frozen=True, kw_only=True):
     """One step of a run. A cached one points to the run that made the artifacts."""
 
@@ -57,6 +105,11 @@ class StepRun(Fact, frozen=True, kw_only=True):
     seconds: float = 0.0
     cpu_s: float = 0.0
     log: str = ""  # digest of the captured output
+    attempts: tuple[Attempt, ...] = ()
+    metrics: dict[str, float] = {}
+    points: str = ""  # digest of the packed points of `falaj.log(step=..)`
+    plots: dict[str, str] = {}  # name -> digest of a Plot
+    resources: dict[str, float] = {}
 
 
 class Code(Fact, frozen=True, kw_only=True):
@@ -92,3 +145,11 @@ class Run(Fact, frozen=True, kw_only=True):
     metrics: dict[str, float] = {}
     result: Artifact | None = None
     error: str = ""
+    parent: str = ""  # the run whose parameters and seed it took (`falaj run --from`)
+    process: str = ""  # that runs it: where it is gone, the run was interrupted
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: at most 20 KB, without script."""
+        from falaj.base.runpage import brief
+
+        return brief(msgspec.to_builtins(self))

@@ -1,15 +1,22 @@
-"""What a running step can say about itself: metrics, and its seed."""
+"""What a running step can say about itself: metrics, plots, and its seed."""
 
 from __future__ import annotations
 
 import math
+import time
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 from falaj.base.errors import FalajError
+from falaj.base.points import Series
+from falaj.facts.runs import Plot
 
-__all__ = ["RUNNING", "Running", "log", "seed"]
+__all__ = ["RUNNING", "Running", "log", "plot", "seed"]
+
+MOST_ROWS: Final = 2000  # of a plot: no eye sees more, and every run keeps them
+MARKS: Final = ("line", "bars", "points")
 
 
 @dataclass
@@ -19,7 +26,8 @@ class Running:
     step: str
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
-    points: list[tuple[str, int, float]] = field(default_factory=list)
+    lines: dict[str, Series] = field(default_factory=dict)
+    plots: dict[str, Plot] = field(default_factory=dict)
 
 
 RUNNING: Final[ContextVar[Running | None]] = ContextVar("falaj_running", default=None)
@@ -46,7 +54,70 @@ def log(*, step: int | None = None, **metrics: float) -> None:
         if running is not None:
             running.metrics[name] = number
             if step is not None:
-                running.points.append((name, int(step), number))
+                line = running.lines.get(name)
+                if line is None:
+                    line = running.lines[name] = Series(name)
+                line.add(int(step), time.time(), number)
+
+
+def plot(name: str, table: Any, /, *, x: str, y: str, mark: str = "line") -> None:
+    """Keep a small table of the run that is drawn: `falaj.plot("roc", table, x="fpr", y="tpr")`.
+
+    Args:
+        name: of the plot; a second one of the same name takes its place.
+        table: a Polars frame, or a dict of columns; at most 2,000 rows.
+        x: the column drawn from left to right; numbers or texts.
+        y: the column drawn upwards; numbers.
+        mark: `line`, `bars` or `points`.
+
+    Outside a run the table is checked and not kept. Raises FalajError for a table that cannot be
+    drawn.
+    """
+    problem = ""
+    columns = table.to_dict(as_series=False) if hasattr(table, "to_dict") else table
+    if not isinstance(columns, Mapping):
+        problem = f"got {type(table).__name__}, expected a frame or a dict of columns"
+    elif mark not in MARKS:
+        problem = f"mark is {mark!r}, expected one of {', '.join(MARKS)}"
+    elif missing := [column for column in (x, y) if column not in columns]:
+        problem = f"there is no column {missing[0]!r}; there are {', '.join(map(str, columns))}"
+    else:
+        across, up = list(columns[x]), list(columns[y])
+        if len(across) != len(up):
+            problem = f"{x} has {len(across)} rows, {y} has {len(up)}"
+        elif not 1 <= len(up) <= MOST_ROWS:
+            problem = f"got {len(up)} rows, expected 1 to {MOST_ROWS}"
+        elif not all(map(is_number, up)):
+            problem = f"{y} holds what is no finite number"
+        elif not (all(map(is_number, across)) or all(isinstance(v, str) for v in across)):
+            problem = f"{x} holds neither finite numbers alone nor texts alone"
+    if problem:
+        raise FalajError(
+            "pipelines.plot-table",
+            f"plot {name!r}: {problem}",
+            fix="give a small table, such as every tenth row of a curve",
+        )
+    running = RUNNING.get()
+    if running is not None:
+        running.plots[name] = Plot(
+            name=name,
+            x=x,
+            y=y,
+            mark=mark,
+            columns={
+                x: tuple(v if isinstance(v, str) else float(v) for v in across),
+                y: tuple(float(v) for v in up),
+            },
+        )
+
+
+def is_number(value: object) -> bool:
+    if isinstance(value, bool | str) or value is None:
+        return False
+    try:
+        return math.isfinite(float(value))  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
 
 
 def seed() -> int:

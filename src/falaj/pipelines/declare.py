@@ -6,9 +6,9 @@ import functools
 import inspect
 import linecache
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 from types import FrameType, FunctionType
@@ -18,6 +18,7 @@ from falaj.base.errors import FalajError, Place
 
 __all__ = [
     "PLANNING",
+    "Absent",
     "Node",
     "Options",
     "Pipeline",
@@ -40,6 +41,8 @@ class Options:
 
     version: forces new keys. reads: globs below the project. env: names of variables.
     timeout: of one attempt. retries: of lost workers, and of exceptions in retry_on.
+    fresh: how long an answer about the world outside counts. resources: what it takes.
+    isolate: a process of its own.
     """
 
     name: str
@@ -50,6 +53,9 @@ class Options:
     retry_on: tuple[type[Exception], ...] = ()
     reads: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
+    fresh: timedelta | None = None
+    resources: Mapping[str, float] = field(default_factory=dict)
+    isolate: bool = False
 
 
 class Recorder(Protocol):
@@ -57,7 +63,18 @@ class Recorder(Protocol):
 
     root: Path
 
-    def call(self, made: Step[..., Any], args: Any, kwargs: Any, place: Place) -> Node: ...
+    def call(
+        self,
+        made: Step[..., Any],
+        args: Any,
+        kwargs: Any,
+        place: Place,
+        *,
+        each: Node | None = None,
+        when: Node | None = None,
+    ) -> Node: ...
+
+    def refuse(self, code: str, message: str, place: Place, fix: str) -> None: ...
 
     def inside(self, made: Pipeline[..., Any], place: Place) -> None: ...
 
@@ -120,6 +137,9 @@ def step(
     retry_on: Sequence[type[Exception]] = ...,
     reads: Sequence[str] = ...,
     env: Sequence[str] = ...,
+    fresh: str | timedelta | None = ...,
+    resources: Mapping[str, float] | None = ...,
+    isolate: bool = ...,
 ) -> Callable[[Callable[P, R]], Step[P, R]]: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -133,6 +153,9 @@ def step(
     retry_on: Sequence[type[Exception]] = (),
     reads: Sequence[str] = (),
     env: Sequence[str] = (),
+    fresh: str | timedelta | None = None,
+    resources: Mapping[str, float] | None = None,
+    isolate: bool = False,
 ) -> Any:
     """Make a function a step: cached by its code and inputs, recorded, reproducible.
 
@@ -143,9 +166,15 @@ def step(
         cache: False for steps that must run each time.
         timeout: of one attempt, such as `30m`.
         retries: how often a lost attempt is repeated; exceptions only when listed in retry_on.
+            TimeoutError in retry_on lists the step's own timeout too.
         retry_on: exceptions worth another attempt.
         reads: globs of files below the project that the step reads, such as `sql/*.sql`.
         env: names of environment variables that the step reads.
+        fresh: for a step that looks outside: its answer counts within one such span, such as
+            `1d` (spans are cut from the first of January 1970, UTC).
+        resources: `cpu` (cores, 1 when left out), `memory_mb` and `gpu`; recorded, and `cpu`
+            holds back other steps of the run.
+        isolate: run each attempt in a process of its own.
     """
 
     def made(inner: Callable[..., Any]) -> Step[..., Any]:
@@ -157,15 +186,19 @@ def step(
                 place=place_of(frame, Path.cwd()),
                 fix="write a function that calls it, and make that a step",
             )
+        _refuse_options(frame, retries, retry_on, resources)
         options = Options(
             name=name or inner.__name__,
             version=version,
             cache=cache,
-            timeout=_span(timeout),
+            timeout=_span(timeout, "timeout"),
             retries=retries,
             retry_on=tuple(retry_on),
             reads=(reads,) if isinstance(reads, str) else tuple(reads),
             env=(env,) if isinstance(env, str) else tuple(env),
+            fresh=_span(fresh, "fresh"),
+            resources=dict(resources or {}),
+            isolate=isolate,
         )
         return Step(inner, options, frame.f_code.co_filename)
 
@@ -177,21 +210,53 @@ def pipeline(function: Callable[P, R], /) -> Pipeline[P, R]:
     return Pipeline(function, function.__name__)
 
 
-def _span(given: str | timedelta | None) -> timedelta | None:
-    if given is None or isinstance(given, timedelta):
-        return given
+RESOURCES: Final = ("cpu", "memory_mb", "gpu")
+
+
+def _refuse_options(
+    frame: FrameType,
+    retries: int,
+    retry_on: Sequence[type[Exception]],
+    resources: Mapping[str, float] | None,
+) -> None:
+    """Raise FalajError for an option that could never work."""
+    wrong = ""
+    if isinstance(retries, bool) or not isinstance(retries, int) or not 0 <= retries <= 100:
+        wrong = f"retries: got {retries!r}, expected 0 to 100"
+    elif not isinstance(retry_on, list | tuple) or not all(
+        isinstance(kind, type) and issubclass(kind, Exception) for kind in retry_on
+    ):
+        wrong = f"retry_on: got {retry_on!r}, expected a list of exception classes"
+    for name, amount in (resources or {}).items():
+        if name not in RESOURCES:
+            wrong = f"resources: {name!r} is not one of {', '.join(RESOURCES)}"
+        elif isinstance(amount, bool) or not isinstance(amount, int | float) or amount < 0:
+            wrong = f"resources: {name} is {amount!r}, expected a number of 0 or more"
+    if wrong:
+        raise FalajError(
+            "pipelines.bad-option",
+            f"@step: {wrong}",
+            place=place_of(frame, Path.cwd()),
+            fix="write it as @step(retries=2, retry_on=[OSError], resources={'cpu': 2})",
+        )
+
+
+def _span(given: str | timedelta | None, what: str) -> timedelta | None:
     from falaj.base.time import parse_span
 
     try:
-        return parse_span(given)
+        span = parse_span(given) if isinstance(given, str) else given
+        if span is not None and span <= timedelta(0):
+            raise ValueError(f"got {given!r}, expected more than nothing")
     except ValueError as error:
         place = place_of(sys._getframe(2), Path.cwd())  # noqa: SLF001 the line of the decorator
         raise FalajError(
             "pipelines.bad-timeout",
-            f"timeout: {error}",
+            f"{what}: {error}",
             place=place,
-            fix="write it as timeout='30m'",
+            fix=f"write it as {what}='30m'",
         ) from None
+    return span
 
 
 def fields_of(kind: Any) -> dict[str, Any]:
@@ -204,6 +269,10 @@ def fields_of(kind: Any) -> dict[str, Any]:
     if typing.get_origin(kind) is tuple and parts and parts[-1] is not Ellipsis:
         return {str(index): part for index, part in enumerate(parts)}
     return {}
+
+
+class Absent:
+    """The answer of a step that a condition known while planning left out."""
 
 
 class Node:

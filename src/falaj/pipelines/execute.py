@@ -1,16 +1,16 @@
-"""Run a plan in this process: hits first, one execution per key, every answer by digest."""
+"""Run a plan: hits first, one execution per key, every answer by digest, parallel where it may."""
 
 from __future__ import annotations
 
-import copy
 import inspect
 import os
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,32 +19,19 @@ import msgspec
 from falaj.base import process
 from falaj.base.errors import FalajError, Problem
 from falaj.base.time import now
-from falaj.facts.runs import Artifact, Environment, StepRun, StepStatus
+from falaj.facts.runs import Artifact, Attempt, Ending, Environment, StepRun, StepStatus
 from falaj.pipelines import keys, rules
-from falaj.pipelines.capture import Log, StepTimeout, captured, limited, seeded
 from falaj.pipelines.closure import Closure, Scanner
 from falaj.pipelines.codecs import choose
-from falaj.pipelines.context import RUNNING, Running
 from falaj.pipelines.declare import place_at
-from falaj.pipelines.loading import project_modules, user_places
-from falaj.pipelines.plan import (
-    Argument,
-    Bound,
-    Call,
-    Given,
-    Plan,
-    Ref,
-    Refs,
-    canonical_value,
-    outputs_of,
-    show,
-)
+from falaj.pipelines.plan import Argument, Bound, Call, Given, Plan, Ref, Refs, canonical_value
 from falaj.ports.blobs import BlobMissing, Blobs
 from falaj.ports.cache import StepCache
-from falaj.ports.codecs import BadValue, Codec
+from falaj.ports.codecs import Codec
 from falaj.ports.datasets import Dataset
+from falaj.ports.executor import MOVED, Executor, Order, Outcome
 
-__all__ = ["Executed", "Executor", "OnStep"]
+__all__ = ["Engine", "Executed", "OnStep"]
 
 LEASE_S: Final = 60.0
 BEAT_S: Final = 15.0
@@ -53,12 +40,21 @@ OnStep = Callable[[str, str, float], None]
 
 @dataclass
 class Executed:
-    """What came of a plan. artifacts: call -> part -> artifact."""
+    """What came of a plan.
+
+    artifacts: step run -> part -> artifact. lists: mapped call -> its elements. absent: calls that
+    a condition left out.
+    """
 
     steps: list[StepRun] = field(default_factory=list)
     artifacts: dict[str, dict[str, Artifact]] = field(default_factory=dict)
+    lists: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    absent: set[str] = field(default_factory=set)
     metrics: dict[str, float] = field(default_factory=dict)
     error: FalajError | None = None
+
+    def has(self, call: str) -> bool:
+        return call in self.artifacts or call in self.lists or call in self.absent
 
 
 @dataclass(frozen=True)
@@ -69,119 +65,216 @@ class _Ready:
     closure: Closure
 
 
-class _Lost(Exception):
-    """The bytes of an input are gone or altered."""
+@dataclass(frozen=True)
+class _Unit:
+    """One step run: a call, or one element of a mapped call.
 
-    def __init__(self, call: str) -> None:
-        super().__init__(call)
-        self.call = call
+    bound: arguments that became known in the run, as an order tells them. values: of those, what
+    is part of the key as a parameter. refs: the others, name -> step run.
+    """
+
+    id: str
+    call: Call
+    ready: _Ready
+    bound: dict[str, dict[str, Any]] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
+    refs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What came of a unit. artifacts: None when it failed."""
+
+    step: StepRun
+    artifacts: dict[str, Artifact] | None = None
+    error: FalajError | None = None
 
 
 @dataclass
-class Executor:
+class Engine:
     """One run of one plan."""
 
     root: Path
     roots: Sequence[Path]
+    scanner: Scanner
     blobs: Blobs
     cache: StepCache
     codecs: Sequence[Codec]
     environment: Environment
     datasets: Mapping[str, Dataset]
+    executor: Executor
+    pipeline: str = ""
+    given: Mapping[str, Any] = field(default_factory=dict)
     project: str = ""
     run: str = ""
     seed: int = 0
+    at_once: int = 1
+    clock: Callable[[], datetime] = now
     on_step: OnStep | None = None
     owner: str = field(default_factory=process.owner_here)
     remade: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self._held: set[str] = set()
+        self.units: dict[str, _Unit] = {}
+        self.remade_steps: dict[str, StepRun] = {}
+        self._stopped = False
+        self._mending = threading.RLock()
+        self._tell_lock = threading.Lock()
 
     def execute(self, plan: Plan) -> Executed:
         """Run all that can run; one failure lets independent steps finish."""
         ready = self._prepare(plan)
         done = Executed()
-        for call in plan.calls:
-            lacking = [need for need in call.needs if need not in done.artifacts]
-            if lacking:
-                why = f"needs {lacking[0]}, which did not finish"
-                step = self._fact(call, "", {}, StepStatus.SKIPPED, why, started=now())
-                self._tell(call, "skipped", 0.0)
+        walk = _Walk(self, plan, ready, done)
+        with self._beating():
+            if min(self.at_once, self.executor.at_once) <= 1:
+                for call in plan.calls:
+                    for unit in walk.units(call):
+                        walk.take(unit, self._one(unit, done))
+                    walk.close(call)
             else:
-                step = self._one(call, ready[call.id], done, plan)
-            done.steps.append(step)
+                self._parallel(walk, done)
+        done.steps = [step for call in plan.calls for step in walk.steps(call)]
+        for step in done.steps:
+            done.metrics |= step.metrics
+        errors = [walk.errors[step.step] for step in done.steps if step.step in walk.errors]
+        if errors:
+            done.error = FalajError.of(tuple(p for error in errors for p in error.problems))
         return done
+
+    def _parallel(self, walk: _Walk, done: Executed) -> None:
+        """Start what is ready until all is done. Facts are only written by this thread."""
+        limit = float(min(self.at_once, self.executor.at_once))
+        waiting = list(walk.plan.calls)
+        queue: list[_Unit] = []
+        running: dict[Future[_Made], _Unit] = {}
+        with ThreadPoolExecutor(int(limit), thread_name_prefix="falaj-step") as pool:
+            try:
+                while waiting or queue or running:
+                    for call in [c for c in waiting if walk.is_ready(c)]:
+                        waiting.remove(call)
+                        queue += walk.units(call)
+                        walk.close(call)
+                    load = sum(_cores(unit) for unit in running.values())
+                    while queue and (not running or load + _cores(queue[0]) <= limit):
+                        unit = queue.pop(0)
+                        load += _cores(unit)
+                        running[pool.submit(self._one, unit, done)] = unit
+                    if not running:
+                        continue  # what was opened had nothing to run; look again
+                    for future in wait(running, return_when=FIRST_COMPLETED).done:
+                        unit = running.pop(future)
+                        walk.take(unit, future.result())
+                        walk.close(unit.call)
+            except BaseException:
+                self._stopped = True
+                self.executor.close()  # else leaving the pool waits for steps of an ended run
+                raise
 
     def explain(self, plan: Plan) -> Executed:
         """Say what would be cached and why the rest would run. Runs nothing."""
         ready = self._prepare(plan)
         done = Executed()
+        walk = _Walk(self, plan, ready, done)
         for call in plan.calls:
-            done.steps.append(self._explained(call, ready[call.id], done))
+            unsure = [need for need in call.needs if not done.has(need)]
+            units = [] if unsure else list(walk.units(call))
+            for unit in units:
+                walk.take(unit, self._explained(unit, done))
+            if unsure:
+                walk.taken[call.id] = [self._unsure(call, ready[call.id], unsure[0])]
+            else:
+                walk.close(call)
+        done.steps = [step for call in plan.calls for step in walk.steps(call)]
         return done
 
-    def _explained(self, call: Call, ready: _Ready, done: Executed) -> StepRun:
-        reruns = [need for need in call.needs if need not in done.artifacts]
-        entry = None
-        old = self.cache.newest(call.step.name)
-        parts = dict(ready.parts)
-        if reruns:
-            parts["inputs"] = (old or {}).get("parts", {}).get("inputs")
-        else:
-            parts["inputs"] = self._inputs_part(call, done)
-            entry = self._hit(keys.key_of(parts), call)
+    def _explained(self, unit: _Unit, done: Executed) -> _Made:
+        parts = self._parts(unit, done)
+        key = keys.key_of(parts)
+        entry = self._hit(key, unit.call)
         if entry is not None:
-            self._take(call, entry, done)
-            key = keys.key_of(parts)
-            return self._fact(call, key, parts, StepStatus.CACHED, "cached", started=now())
+            return self._of_entry(unit, key, parts, entry, now())
+        old = self.cache.newest(unit.call.step.name)
+        words = self._why(unit.call, parts, unit.ready.closure, old)
+        return _Made(self.fact(unit.id, key, parts, StepStatus.SKIPPED, f"reruns: {words}"))
+
+    def _unsure(self, call: Call, ready: _Ready, need: str) -> StepRun:
+        """A step whose inputs are not known before the run."""
+        old = self.cache.newest(call.step.name)
+        parts = {**ready.parts, "inputs": (old or {}).get("parts", {}).get("inputs")}
+        if old is not None:
+            known = {n for n in old["parts"]["params"] if n not in ready.parts["params"]}
+            kept = {n: v for n, v in old["parts"]["params"].items() if n in known}
+            parts["params"] = {**ready.parts["params"], **kept}
         words = self._why(call, parts, ready.closure, old)
-        if reruns and old is not None and words.startswith("its entry"):
-            words = f"an input comes from {reruns[0]}, which reruns"
-        key = "" if reruns else keys.key_of(parts)
-        return self._fact(call, key, parts, StepStatus.SKIPPED, f"reruns: {words}", started=now())
+        if old is not None and words.startswith("its entry"):
+            words = f"an input comes from {need}, which reruns"
+        return self.fact(call.id, "", parts, StepStatus.SKIPPED, f"reruns: {words}")
 
     # -- before ----------------------------------------------------------------------------------
 
     def _prepare(self, plan: Plan) -> dict[str, _Ready]:
         """Code, files, variables and parameters of every call; findings all at once."""
-        scanner = Scanner(self.roots, base=self.root, memo=self.cache)
-        self._scanner = scanner
         found: dict[str, _Ready] = {}
         findings: list[Problem] = []
+        shared: dict[int, tuple[dict[str, Any], Closure]] = {}
         for call in plan.calls:
-            options, code = call.step.options, inspect.unwrap(call.step.function).__code__
             try:
-                reads = keys.reads_part(self.root, options, call.place)
+                if id(call.step) not in shared:
+                    shared[id(call.step)] = self._of_step(call)
+                common, closure = shared[id(call.step)]
             except FalajError as error:
                 findings += error.problems
                 continue
-            closure = scanner.closure(code.co_filename, code.co_name, also=call.step.file)
             given = {n: a for n, a in call.arguments.items() if isinstance(a, Given)}
-            parts = {
-                "project": self.project,
-                "step": call.step.name,
-                "version": options.version,
-                "code": closure.files,
-                "reads": reads,
-                "env": keys.variables_part(options.env),
-                "params": {name: canonical_value(a.value) for name, a in given.items()},
-                "environment": keys.environment_part(self.environment),
-                "seed": f"{keys.seed_of(self.seed, call.step.name):016x}",
-            }
-            found[call.id] = _Ready(parts, closure)
+            params = {name: canonical_value(a.value) for name, a in given.items()}
+            found[call.id] = _Ready({**common, "params": params}, closure)
         if findings:
             raise FalajError.of(tuple(dict.fromkeys(findings)))
         return found
 
-    def _inputs_part(self, call: Call, done: Executed) -> dict[str, Any]:
+    def _of_step(self, call: Call) -> tuple[dict[str, Any], Closure]:
+        """Parts of the key that all calls of a step share."""
+        options, code = call.step.options, inspect.unwrap(call.step.function).__code__
+        closure = self.scanner.closure(code.co_filename, code.co_name, also=call.step.file)
+        parts = {
+            "project": self.project,
+            "step": call.step.name,
+            "version": options.version,
+            "code": closure.files,
+            "reads": keys.reads_part(self.root, options, call.place),
+            "env": keys.variables_part(options.env),
+            "environment": keys.environment_part(self.environment),
+            "seed": f"{keys.seed_of(self.seed, call.step.name):016x}",
+        }
+        if options.fresh is not None:
+            parts["fresh"] = int(self.clock().timestamp() // options.fresh.total_seconds())
+        return parts, closure
+
+    def _parts(self, unit: _Unit, done: Executed) -> dict[str, Any]:
+        parts = unit.ready.parts
+        if unit.values:
+            parts = {**parts, "params": {**parts["params"], **unit.values}}
+        return {**parts, "inputs": self._inputs_part(unit, done)}
+
+    def _inputs_part(self, unit: _Unit, done: Executed) -> dict[str, Any]:
         return {
-            name: self._input_part(argument, done)
-            for name, argument in call.arguments.items()
-            if not isinstance(argument, Given)
+            name: self._input_part(
+                Ref(unit.refs[name], None, None) if name in unit.refs else argument, done
+            )
+            for name, argument in unit.call.arguments.items()
+            if not isinstance(argument, Given) and name not in unit.values
         }
 
     def _input_part(self, argument: Argument, done: Executed) -> Any:
         match argument:
             case Bound(dataset=name):
                 return keys.dataset_part(self.datasets[name].version)
+            case Ref(call=made) if made in done.absent:
+                return {"absent": True}
+            case Ref(call=made) if made in done.lists:
+                return [self._input_part(Ref(one, None, None), done) for one in done.lists[made]]
             case Ref(call=made, part=part):
                 parts = done.artifacts[made]
                 named = parts if part is None else {part: parts[part]}
@@ -194,43 +287,49 @@ class Executor:
 
     # -- one step --------------------------------------------------------------------------------
 
-    def _one(self, call: Call, ready: _Ready, done: Executed, plan: Plan) -> StepRun:
-        parts = {**ready.parts, "inputs": self._inputs_part(call, done)}
+    def _one(self, unit: _Unit, done: Executed) -> _Made:
+        parts = self._parts(unit, done)
         key = keys.key_of(parts)
         started = now()
-        if not call.step.options.cache:
-            return self._make(call, ready, key, parts, done, "cache=False", plan)
+        if not unit.call.step.options.cache:
+            return self._make(unit, key, parts, done, "cache=False")
         pause = 0.05
         while True:
-            step = self._cached(call, key, parts, done, started)
-            if step is not None:
-                return step
+            made = self._cached(unit, key, parts, started)
+            if made is not None:
+                return made
             fence = self.cache.claim(key, self.owner, LEASE_S)
             if fence is not None:
                 break
             time.sleep(pause)  # another process makes it now
             pause = min(pause * 1.5, 1.0)
+        self._held.add(key)
         try:
-            with self._beating(key):
-                # The other one may have finished between our look and our claim.
-                step = self._cached(call, key, parts, done, started)
-                if step is not None:
-                    return step
-                why = self._why(call, parts, ready.closure, self.cache.newest(call.step.name))
-                return self._make(call, ready, key, parts, done, why, plan, fence)
+            # The other one may have finished between our look and our claim.
+            made = self._cached(unit, key, parts, started) if fence > 1 else None
+            if made is not None:
+                return made
+            old = self.cache.newest(unit.call.step.name)
+            why = self._why(unit.call, parts, unit.ready.closure, old)
+            return self._make(unit, key, parts, done, why, fence)
         finally:
+            self._held.discard(key)
             self.cache.free(key, self.owner)
 
-    def _cached(
-        self, call: Call, key: str, parts: dict[str, Any], done: Executed, started: Any
-    ) -> StepRun | None:
-        entry = self._hit(key, call)
+    def _cached(self, unit: _Unit, key: str, parts: dict[str, Any], started: Any) -> _Made | None:
+        entry = self._hit(key, unit.call)
         if entry is None:
             return None
-        outputs = self._take(call, entry, done)
-        self._tell(call, "cached", 0.0)
-        return self._fact(
-            call,
+        made = self._of_entry(unit, key, parts, entry, started)
+        self.tell(unit.id, "cached", 0.0)
+        return made
+
+    def _of_entry(
+        self, unit: _Unit, key: str, parts: dict[str, Any], entry: Mapping[str, Any], started: Any
+    ) -> _Made:
+        outputs = tuple(_artifact(output) for output in entry["outputs"])
+        step = self.fact(
+            unit.id,
             key,
             parts,
             StepStatus.CACHED,
@@ -239,7 +338,11 @@ class Executor:
             outputs=outputs,
             origin=entry.get("run", ""),
             log=entry.get("log", ""),
+            metrics=entry.get("metrics", {}),
+            points=_digest(entry.get("points")),
+            plots=entry.get("plots", {}),
         )
+        return _Made(step, {output.name: output for output in outputs})
 
     def _hit(self, key: str, call: Call) -> dict[str, Any] | None:
         """The entry of a key, if its bytes are all here and what it loaded is unchanged."""
@@ -248,101 +351,160 @@ class Executor:
         entry = self.cache.get(key)
         if entry is None:
             return None
-        outputs = [msgspec.convert(output, Artifact) for output in entry["outputs"]]
-        digests = {digest for output in outputs for digest in output.files.values()}
-        if not all(self.blobs.has(digest) for digest in digests):
+        wanted = {digest for output in entry["outputs"] for digest in output["files"].values()}
+        if not all(self.blobs.has(digest) for digest in wanted):
             self.cache.forget(key)
             return None
         for name, digest in entry.get("extras", {}).items():
-            path = self._scanner.place(name)
-            if not Path(path).exists() or self._scanner.digest(path) != digest:
+            path = self.scanner.place(name)
+            if not Path(path).exists() or self.scanner.digest(path) != digest:
                 self.cache.forget(key)
                 return None
         return entry
 
-    def _take(self, call: Call, entry: Mapping[str, Any], done: Executed) -> tuple[Artifact, ...]:
-        outputs = tuple(msgspec.convert(output, Artifact) for output in entry["outputs"])
-        done.artifacts[call.id] = {output.name: output for output in outputs}
-        done.metrics |= entry.get("metrics", {})
-        return outputs
-
     def _make(
         self,
-        call: Call,
-        ready: _Ready,
+        unit: _Unit,
         key: str,
         parts: dict[str, Any],
         done: Executed,
         why: str,
-        plan: Plan,
         fence: int | None = None,
-    ) -> StepRun:
-        self._tell(call, "running", 0.0)
-        attempt = _Attempt(self, call, done)
-        try:
-            outputs = attempt.run()
-        except _Lost as lost:
-            return self._again(call, ready, done, plan, lost)
-        log = self.blobs.put(attempt.log.text().encode(errors="replace"))
+    ) -> _Made:
+        self.tell(unit.id, "running", 0.0)
+        begun = now()
+        outcome, attempts = self._tries(unit, done)
+        if outcome.lost_input:
+            return self._again(unit, done, outcome.lost_input)
         facts: dict[str, Any] = {
-            "started": attempt.started,
-            "seconds": attempt.seconds,
-            "cpu_s": attempt.cpu_s,
-            "log": log,
+            "started": begun,
+            "seconds": sum(attempt.seconds for attempt in attempts),
+            "cpu_s": sum(attempt.cpu_s for attempt in attempts),
+            "log": attempts[-1].log,
+            "attempts": tuple(attempts),
+            "metrics": outcome.metrics,
+            "points": outcome.points,
+            "plots": outcome.plots,
+            "resources": dict(unit.call.step.options.resources),
         }
-        if outputs is None:
-            error = attempt.failure(done)
-            done.error = error if done.error is None else _joined(done.error, error)
-            self._tell(call, "failed", attempt.seconds)
-            return self._fact(call, key, parts, StepStatus.FAILED, str(error), **facts)
-        entry = {
-            "run": self.run,
-            "parts": parts,
-            "outputs": [msgspec.to_builtins(output) for output in outputs],
-            "metrics": attempt.running.metrics,
-            "points": [list(point) for point in attempt.running.points],
-            "log": log,
-            "extras": self._extras(ready.closure),
-            "definitions": ready.closure.definitions,
-            "parents": ready.closure.parents,
-            "seconds": attempt.seconds,
-            "cpu_s": attempt.cpu_s,
-        }
+        if outcome.ending is not Ending.DONE:
+            error = self._failure(unit, done, outcome, attempts)
+            self.tell(unit.id, "failed", facts["seconds"])
+            step = self.fact(unit.id, key, parts, StepStatus.FAILED, str(error), **facts)
+            return _Made(step, None, error)
         # Only the holder of the newest fence writes: one that slept past its lease does not.
         if fence is not None and self.cache.claim(key, self.owner, LEASE_S) == fence:
-            self.cache.put(key, call.step.name, entry)
-        outputs = self._take(call, entry, done)
-        self._tell(call, "executed", attempt.seconds)
-        return self._fact(call, key, parts, StepStatus.EXECUTED, why, outputs=outputs, **facts)
+            self.cache.put(key, unit.call.step.name, self._entry(unit, parts, outcome, facts))
+        self.tell(unit.id, "executed", facts["seconds"])
+        outputs = outcome.outputs
+        step = self.fact(unit.id, key, parts, StepStatus.EXECUTED, why, outputs=outputs, **facts)
+        return _Made(step, {output.name: output for output in outputs})
 
-    def _again(self, call: Call, ready: _Ready, done: Executed, plan: Plan, lost: _Lost) -> StepRun:
-        """An input vanished after it was found: make it again, then this step."""
-        if lost.call in self.remade:
-            raise FalajError(
-                "pipelines.artifact-lost",
-                f"{call.id}: what {lost.call} made was stored and cannot be read back",
-                place=call.place,
-                why="it was made again, and lost again",
-                fix="look at the disk that holds the workspace's blobs",
-            )
-        self.remade.add(lost.call)
-        maker = next(other for other in plan.calls if other.id == lost.call)
-        made = next(step for step in done.steps if step.step == maker.id)
-        self.cache.forget(made.key)
-        first = self._prepare(plan)[maker.id]
-        done.steps[done.steps.index(made)] = self._one(maker, first, done, plan)
-        return self._one(call, ready, done, plan)
-
-    def _extras(self, closure: Closure) -> dict[str, str]:
-        """Project files loaded by computed names, which no reading of the code can list."""
-        if not closure.dynamic:
-            return {}
-        named = {file: self._scanner.named(file) for file in project_modules(self.roots).values()}
+    def _entry(
+        self, unit: _Unit, parts: dict[str, Any], outcome: Outcome, facts: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        closure = unit.ready.closure
         return {
-            name: self._scanner.digest(file)
-            for file, name in named.items()
-            if name not in closure.files and file.endswith(".py")
+            "run": self.run,
+            "parts": parts,
+            "outputs": [msgspec.to_builtins(output) for output in outcome.outputs],
+            "metrics": outcome.metrics,
+            "points": outcome.points,
+            "plots": outcome.plots,
+            "log": facts["log"],
+            "extras": outcome.extras,
+            "definitions": closure.definitions,
+            "parents": closure.parents,
+            "seconds": facts["seconds"],
+            "cpu_s": facts["cpu_s"],
         }
+
+    def _tries(self, unit: _Unit, done: Executed) -> tuple[Outcome, list[Attempt]]:
+        """Attempts until an answer is stored or the rules say stop; each with its own log."""
+        options = unit.call.step.options
+        attempts: list[Attempt] = []
+        while True:
+            began = now()
+            outcome = self.executor.run(self._order(unit, done, len(attempts) + 1))
+            reason = f"{outcome.error}: {outcome.message}" if outcome.error else outcome.message
+            attempts.append(
+                Attempt(
+                    number=len(attempts) + 1,
+                    ending=outcome.ending,
+                    started=began,
+                    seconds=outcome.seconds,
+                    cpu_s=outcome.cpu_s,
+                    log=self.blobs.put(outcome.log.encode(errors="replace")) if outcome.log else "",
+                    reason=reason,
+                )
+            )
+            again = not (outcome.lost_input or self._stopped) and rules.may_retry(
+                outcome.ending,
+                attempt=len(attempts),
+                retries=options.retries,
+                listed=outcome.listed
+                or (outcome.ending is Ending.TIMEOUT and TimeoutError in options.retry_on),
+            )
+            if not again:
+                return outcome, attempts
+            self.tell(unit.id, "retried", outcome.seconds)
+            jitter = int.from_bytes(os.urandom(2), "big") / 65536
+            time.sleep(rules.delay_s(len(attempts) - 1, jitter=jitter))
+
+    def _order(self, unit: _Unit, done: Executed, attempt: int) -> Order:
+        call, options = unit.call, unit.call.step.options
+        lists = {need: done.lists[need] for need in call.needs if need in done.lists}
+        reads = [
+            *call.needs,
+            *unit.refs.values(),
+            *(one for made in lists.values() for one in made),
+        ]
+        bound = [a.dataset for a in call.arguments.values() if isinstance(a, Bound)]
+        return Order(
+            run=self.run,
+            root=str(self.root),
+            roots=tuple(map(str, self.roots)),
+            pipeline=self.pipeline,
+            parameters=dict(self.given),
+            call=call.id,
+            id=unit.id,
+            attempt=attempt,
+            seed=self.seed,
+            timeout_s=None if options.timeout is None else options.timeout.total_seconds(),
+            isolate=options.isolate,
+            bound=unit.bound,
+            made={one: done.artifacts[one] for one in reads if one in done.artifacts},
+            lists=lists,
+            code=unit.ready.closure.files,
+            dynamic=unit.ready.closure.dynamic,
+            datasets={name: self.datasets[name].version.content for name in bound},
+        )
+
+    def _again(self, unit: _Unit, done: Executed, lost: str) -> _Made:
+        """An input vanished after it was found: make it again, then this step."""
+        with self._mending:
+            if lost in self.remade:
+                raise FalajError(
+                    "pipelines.artifact-lost",
+                    f"{unit.id}: what {lost} made was stored and cannot be read back",
+                    place=unit.call.place,
+                    why="it was made again, and lost again",
+                    fix="look at the disk that holds the workspace's blobs",
+                )
+            self.remade.add(lost)
+            maker = self.units[lost]
+            self.cache.forget(keys.key_of(self._parts(maker, done)))
+            made = self._one(maker, done)
+            if made.artifacts is None:
+                assert made.error is not None  # noqa: S101 it failed
+                return _Made(
+                    self.fact(unit.id, "", {}, StepStatus.SKIPPED, f"needs {lost}"),
+                    None,
+                    made.error,
+                )
+            done.artifacts[lost] = made.artifacts
+            self.remade_steps[lost] = made.step
+        return self._one(unit, done)
 
     def _why(
         self, call: Call, parts: dict[str, Any], closure: Closure, old: dict[str, Any] | None
@@ -353,15 +515,16 @@ class Executor:
         return rules.why_reruns(old, new)
 
     @contextmanager
-    def _beating(self, key: str) -> Iterator[None]:
-        """Renew the claim while the step runs."""
+    def _beating(self) -> Iterator[None]:
+        """Renew the claims of all steps that run now."""
         stop = threading.Event()
 
         def beat() -> None:
             while not stop.wait(BEAT_S):
-                self.cache.claim(key, self.owner, LEASE_S)
+                for key in list(self._held):
+                    self.cache.claim(key, self.owner, LEASE_S)
 
-        thread = threading.Thread(target=beat, name=f"falaj-beat-{key[7:15]}", daemon=True)
+        thread = threading.Thread(target=beat, name="falaj-beat", daemon=True)
         thread.start()
         try:
             yield
@@ -369,187 +532,214 @@ class Executor:
             stop.set()
             thread.join()
 
-    def _fact(
-        self, call: Call, key: str, parts: dict[str, Any], status: StepStatus, why: str, **more: Any
+    def fact(
+        self, id: str, key: str, parts: dict[str, Any], status: StepStatus, why: str, **more: Any
     ) -> StepRun:
-        return StepRun(step=call.id, key=key, parts=parts, status=status, why=why, **more)
+        more.setdefault("started", now())
+        return StepRun(step=id, key=key, parts=parts, status=status, why=why, **more)
 
-    def _tell(self, call: Call, status: str, seconds: float) -> None:
+    def tell(self, id: str, status: str, seconds: float) -> None:
         if self.on_step is not None:
-            self.on_step(call.id, status, seconds)
-
-
-class _Attempt:
-    """Attempts of one step until an answer is stored or the rules say stop."""
-
-    def __init__(self, executor: Executor, call: Call, done: Executed) -> None:
-        self.executor = executor
-        self.call = call
-        self.done = done
-        self.log = Log()
-        self.started = now()
-        self.seconds = 0.0
-        self.cpu_s = 0.0
-        self.number = 0
-        self.ending = rules.Ending.RAISED
-        self.error: BaseException | None = None
-        self.running = Running(call.step.name, keys.seed_of(executor.seed, call.step.name))
-
-    def run(self) -> tuple[Artifact, ...] | None:
-        """The stored outputs, None when the step failed. Raises _Lost."""
-        options = self.call.step.options
-        begun, cpu = time.perf_counter(), time.process_time()
-        while True:
-            self.number += 1
-            self.running.metrics.clear()
-            self.running.points.clear()
-            outputs = self._once()
-            self.seconds, self.cpu_s = time.perf_counter() - begun, time.process_time() - cpu
-            if outputs is not None:
-                return outputs
-            listed = isinstance(self.error, options.retry_on) or (
-                self.ending is rules.Ending.TIMEOUT and TimeoutError in options.retry_on
-            )
-            again = rules.may_retry(
-                self.ending, attempt=self.number, retries=options.retries, listed=listed
-            )
-            if not again:
-                return None
-            jitter = int.from_bytes(os.urandom(2), "big") / 65536
-            time.sleep(rules.delay_s(self.number - 1, jitter=jitter))
-
-    def _once(self) -> tuple[Artifact, ...] | None:
-        arguments = {name: self._read(argument) for name, argument in self.call.arguments.items()}
-        span = self.call.step.options.timeout
-        token = RUNNING.set(self.running)
-        begun = time.perf_counter()
-        try:
-            with captured(self.log), seeded(self.running.seed), limited(span):
-                answer = self.call.step.function(**arguments)
-            if span is not None and time.perf_counter() - begun > span.total_seconds():
-                raise StepTimeout
-        except StepTimeout as error:
-            self._ended(rules.Ending.TIMEOUT, error)
-            return None
-        except (Exception, SystemExit) as error:
-            self._ended(rules.Ending.RAISED, error)
-            return None
-        finally:
-            RUNNING.reset(token)
-        try:
-            return self._store(answer)
-        except BadValue as error:
-            self._ended(rules.Ending.BAD_ANSWER, error)
-            return None
-
-    def _ended(self, ending: rules.Ending, error: BaseException) -> None:
-        self.ending, self.error = ending, error
-        self.log.write("".join(traceback.format_exception(error)))
-
-    def _read(self, argument: Argument) -> Any:
-        match argument:
-            case Given(value=value):
-                return copy.deepcopy(value)
-            case Bound(dataset=name):
-                return self.executor.datasets[name]
-            case Ref():
-                return self._read_ref(argument)
-            case Refs(items=items, wrap=wrap):
-                return wrap(self._read_ref(item) for item in items)
-
-    def _read_ref(self, ref: Ref) -> Any:
-        """Always from the artifact: a step that changes its input changes its own copy only."""
-        parts = self.done.artifacts[ref.call]
-        kinds = outputs_of(ref.kind) if ref.part is None else {ref.part: ref.kind}
-        try:
-            values = [self._decode(parts[name], kind) for name, kind in kinds.items()]
-        except BlobMissing:
-            raise _Lost(ref.call) from None
-        if ref.part is None and list(kinds) != ["result"]:
-            return ref.kind(*values) if hasattr(ref.kind, "_fields") else tuple(values)
-        return values[0]
-
-    def _decode(self, artifact: Artifact, kind: Any) -> Any:
-        codec = choose(self.executor.codecs, kind)
-        assert codec is not None  # noqa: S101 the plan checked it
-        return codec.read(artifact, kind, self.executor.blobs)
-
-    def _store(self, answer: Any) -> tuple[Artifact, ...]:
-        kinds = outputs_of(self.call.returns)
-        if list(kinds) == ["result"]:
-            values = [answer]
-        elif isinstance(answer, tuple) and len(answer) == len(kinds):
-            values = list(answer)
-        else:
-            raise BadValue(f"got {type(answer).__name__}, expected {show(self.call.returns)}")
-        stored = []
-        for (name, kind), value in zip(kinds.items(), values, strict=True):
-            codec = choose(self.executor.codecs, kind)
-            assert codec is not None  # noqa: S101 the plan checked it
-            try:
-                stored.append(codec.write(value, kind, name, self.executor.blobs))
-            except BadValue as error:
-                field_name = "" if name == "result" else f"{name}: "
-                raise BadValue(f"{field_name}{error}") from None
-        return tuple(stored)
+            with self._tell_lock:
+                self.on_step(id, status, seconds)
 
     # -- telling ---------------------------------------------------------------------------------
 
-    def failure(self, done: Executed) -> FalajError:
+    def _failure(
+        self, unit: _Unit, done: Executed, outcome: Outcome, attempts: Sequence[Attempt]
+    ) -> FalajError:
         """At most 16 lines when printed: the user's line first, the message once, never ours."""
-        name, error = self.call.id, self.error
-        assert error is not None  # noqa: S101 called after a failure only
-        places = user_places(error, self.executor.root)
-        code, message = "pipelines.step-failed", f"{name}: {type(error).__name__}: {_brief(error)}"
-        if self.ending is rules.Ending.TIMEOUT:
+        name, call = unit.id, unit.call
+        code, message = "pipelines.step-failed", f"{name}: {outcome.error}: {outcome.message}"
+        if outcome.ending is Ending.TIMEOUT:
             code = "pipelines.step-timeout"
-            message = f"{name}: not finished after {self.call.step.options.timeout}"
-        elif self.ending is rules.Ending.BAD_ANSWER:
+            message = f"{name}: not finished after {call.step.options.timeout}"
+        elif outcome.ending is Ending.BAD_ANSWER:
             code = "pipelines.answer-type"
-            message = f"{name}: its answer cannot be stored: {_brief(error)}"
-        elif isinstance(error, SystemExit):
-            message = f"{name}: called exit with {error.code!r}"
-        own = inspect.unwrap(self.call.step.function).__code__
-        home = place_at(own.co_filename, own.co_firstlineno, self.executor.root, own.co_name)
+            message = f"{name}: its answer cannot be stored: {outcome.message}"
+        elif outcome.ending is Ending.LOST:
+            code = "pipelines.step-lost"
+            message = f"{name}: its process went away: {outcome.message}"
+        elif outcome.error == MOVED:
+            code = "pipelines.project-changed"
+            message = f"{name}: {outcome.message} while the run went on"
+        elif outcome.error == "SystemExit":
+            message = f"{name}: called exit with {outcome.message}"
+        places = [place_at(o.file, o.line, self.root, o.function) for o in outcome.lines]
+        own = inspect.unwrap(call.step.function).__code__
+        home = place_at(own.co_filename, own.co_firstlineno, self.root, own.co_name)
         lines = [
             f"{place.file}:{place.line} {place.note}  {place.excerpt[0][1] if place.excerpt else ''}"
             for place in places[1:][-4:]
         ]
-        lines.append(f"inputs: {self._inputs_text(done)}")
-        kept = ", ".join(step.step for step in done.steps if step.status is not StepStatus.FAILED)
-        after = f"after {self.seconds:.1f} s, attempt {self.number}"
+        lines.append(f"inputs: {self._inputs_text(unit, done)}")
+        kept = ", ".join(list(done.artifacts)[:8]) + (" ..." if len(done.artifacts) > 8 else "")
+        seconds = sum(attempt.seconds for attempt in attempts)
+        after = f"after {seconds:.1f} s, attempt {len(attempts)}"
         lines.append(f"{after}; {kept} kept" if kept else after)
         return FalajError(
             code,
             message,
             place=places[0] if places else home,
             why="\n".join(lines),
-            fix=f"mend the line, then run again: {name} runs anew, finished steps are kept",
+            fix="run again: finished steps are kept"
+            if outcome.error == MOVED
+            else f"mend the line, then run again: {name} runs anew, finished steps are kept",
         )
 
-    def _inputs_text(self, done: Executed) -> str:
+    def _inputs_text(self, unit: _Unit, done: Executed) -> str:
         words = []
-        for name, argument in self.call.arguments.items():
+        for name, argument in unit.call.arguments.items():
+            if "value" in unit.bound.get(name, {}):
+                argument = Given(unit.bound[name]["value"])  # noqa: PLW2901 known by now
             match argument:
                 case Given(value=value):
                     text = repr(value)
                     words.append(f"{name} = {text if len(text) <= 60 else text[:57] + '...'}")
                 case Bound(dataset=dataset):
                     words.append(f"{name} = dataset {dataset}")
+                case Ref(call=made) if made in done.lists and name not in unit.refs:
+                    words.append(f"{name} = {len(done.lists[made])} answers")
+                case Ref(call=made) if made in done.absent:
+                    words.append(f"{name} = nothing, {made} was skipped")
                 case Ref(call=made, part=part):
+                    made = unit.refs.get(name, made)
                     parts = done.artifacts[made]
                     artifact = parts[part] if part else next(iter(parts.values()))
                     rows = "" if artifact.rows is None else f", {artifact.rows} rows"
                     words.append(f"{name} = {made} ({artifact.digest[:15]}..{rows})")
                 case Refs(items=items):
                     words.append(f"{name} = {len(items)} answers")
-        return "; ".join(words) or "none"
+        text = "; ".join(words) or "none"
+        return text if len(text) <= 400 else text[:397] + "..."
 
 
-def _brief(error: BaseException) -> str:
-    lines = [line.rstrip() for line in str(error).splitlines() if line.strip()][:3]
-    return "\n".join(line if len(line) <= 300 else line[:297] + "..." for line in lines)
+@dataclass
+class _Walk:
+    """Where a run stands: which calls are open, what each of their step runs came to."""
+
+    engine: Engine
+    plan: Plan
+    ready: Mapping[str, _Ready]
+    done: Executed
+    taken: dict[str, list[StepRun]] = field(default_factory=dict)
+    open: dict[str, list[str]] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    errors: dict[str, FalajError] = field(default_factory=dict)
+
+    def is_ready(self, call: Call) -> bool:
+        return all(need in self.ended for need in call.needs)
+
+    def units(self, call: Call) -> list[_Unit]:
+        """Step runs of a call whose needs have ended; those that cannot run are recorded."""
+        done = self.done
+        self.open[call.id], self.taken[call.id] = [], []
+        lacking = [need for need in call.needs if not done.has(need)]
+        if lacking:
+            self._skip(call, f"needs {lacking[0]}, which did not finish")
+            return []
+        if call.when is not None:
+            condition = self._condition(call)
+            if condition is not True:
+                self._skip(call, condition or f"its condition, {call.when.call}, does not hold")
+                if not condition:
+                    done.absent.add(call.id)
+                return []
+        bound, values = self._absent(call)
+        if not call.each:
+            units = [_Unit(call.id, call, self.ready[call.id], bound, values)]
+        else:
+            units = list(self._elements(call, bound, values))
+        self.open[call.id] = [unit.id for unit in units]
+        for unit in units:
+            self.engine.units[unit.id] = unit
+        return units
+
+    def _condition(self, call: Call) -> bool | str:
+        """Whether it holds; words when it cannot be told."""
+        assert call.when is not None  # noqa: S101 asked with a condition only
+        try:
+            return bool(self._plain(call.when))
+        except BlobMissing:
+            return f"needs {call.when.call}, whose answer is gone"
+
+    def _plain(self, ref: Ref) -> Any:
+        """The value of an answer that the walk itself has to know."""
+        parts = self.done.artifacts[ref.call]
+        artifact = parts[ref.part or "result"]
+        codec = choose(self.engine.codecs, ref.kind)
+        assert codec is not None  # noqa: S101 the plan checked it
+        return codec.read(artifact, ref.kind, self.engine.blobs)
+
+    def _absent(self, call: Call) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+        """What stands for answers of steps that were left out: a default, or None."""
+        names = {
+            name: argument
+            for name, argument in call.arguments.items()
+            if isinstance(argument, Ref) and argument.call in self.done.absent
+        }
+        bound: dict[str, dict[str, Any]] = {name: {"absent": True} for name in names}
+        return bound, {name: canonical_value(ref.absent) for name, ref in names.items()}
+
+    def _elements(
+        self, call: Call, bound: dict[str, dict[str, Any]], values: dict[str, Any]
+    ) -> Iterator[_Unit]:
+        items, ready = call.arguments[call.each], self.ready[call.id]
+        assert isinstance(items, Ref)  # noqa: S101 the plan made it so
+        if items.call in self.done.lists:
+            for number, made in enumerate(self.done.lists[items.call], 1):
+                more = {call.each: {"ref": made}}
+                refs = {call.each: made}
+                yield _Unit(f"{call.id}:{number}", call, ready, {**bound, **more}, values, refs)
+            return
+        for number, value in enumerate(self._plain(items), 1):
+            plain = {call.each: {"value": msgspec.to_builtins(value)}}
+            given = {call.each: canonical_value(value)}
+            yield _Unit(f"{call.id}:{number}", call, ready, {**bound, **plain}, {**values, **given})
+
+    def _skip(self, call: Call, why: str) -> None:
+        self.taken[call.id].append(
+            self.engine.fact(call.id, "", {}, StepStatus.SKIPPED, why, started=now())
+        )
+        self.engine.tell(call.id, "skipped", 0.0)
+
+    def take(self, unit: _Unit, made: _Made) -> None:
+        """Record one step run. What was made again meanwhile takes its old place."""
+        self.taken[unit.call.id].append(made.step)
+        self.open[unit.call.id].remove(unit.id)
+        if made.artifacts is not None:
+            self.done.artifacts[unit.id] = made.artifacts
+        if made.error is not None:
+            self.errors[unit.id] = made.error
+
+    def close(self, call: Call) -> None:
+        """A call has ended when all of its step runs have."""
+        if self.open[call.id]:
+            return
+        self.ended.add(call.id)
+        if call.each and not any(s.status is StepStatus.SKIPPED for s in self.taken[call.id]):
+            steps = self.steps(call)
+            if all(step.step in self.done.artifacts for step in steps):
+                self.done.lists[call.id] = tuple(step.step for step in steps)
+
+    def steps(self, call: Call) -> list[StepRun]:
+        """Step runs of a call in the order of its elements."""
+        found = [self.engine.remade_steps.get(s.step, s) for s in self.taken.get(call.id, [])]
+        return (
+            sorted(found, key=lambda step: int(step.step.rpartition(":")[2]))
+            if (call.each and len(found) > 1)
+            else found
+        )
 
 
-def _joined(first: FalajError, second: FalajError) -> FalajError:
-    return FalajError.of((*first.problems, *second.problems))
+def _cores(unit: _Unit) -> float:
+    return float(unit.call.step.options.resources.get("cpu", 1))
+
+
+def _artifact(plain: Mapping[str, Any]) -> Artifact:
+    return Artifact(**plain)
+
+
+def _digest(kept: Any) -> str:
+    """Entries of earlier versions hold the points themselves, which nobody reads."""
+    return kept if isinstance(kept, str) else ""

@@ -10,7 +10,7 @@ import os
 import types
 import typing
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date, datetime, time, timedelta
 from pathlib import Path
 from typing import Any, Final, TypeAlias
@@ -19,7 +19,7 @@ import msgspec
 
 from falaj.base.errors import FalajError, Place, Problem
 from falaj.pipelines.codecs import is_plain
-from falaj.pipelines.declare import PLANNING, Node, Pipeline, Step, fields_of, place_at
+from falaj.pipelines.declare import PLANNING, Absent, Node, Pipeline, Step, fields_of, place_at
 from falaj.ports.datasets import Dataset
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "Refs",
     "canonical_value",
     "make_plan",
+    "narrowed",
     "outputs_of",
 ]
 
@@ -39,11 +40,15 @@ RESULT: Final = "result"
 
 @dataclass(frozen=True)
 class Ref:
-    """The answer of another call. part: one field of a NamedTuple. kind: how it is read."""
+    """The answer of another call. part: one field of a NamedTuple. kind: how it is read.
+
+    absent: what stands for the answer of a call that was skipped by its condition.
+    """
 
     call: str
     part: str | None
     kind: Any
+    absent: Any = None
 
 
 @dataclass(frozen=True)
@@ -73,17 +78,22 @@ Argument: TypeAlias = Ref | Refs | Given | Bound
 
 @dataclass(frozen=True)
 class Call:
-    """One call of one step. id: the step's name, `name[2]` for its second call."""
+    """One call of one step. id: the step's name, `name[2]` for its second call.
+
+    each: the parameter that takes the elements, one step run for each. when: its condition.
+    """
 
     id: str
     step: Step[..., Any]
     arguments: dict[str, Argument]
     returns: Any
     place: Place
+    each: str = ""
+    when: Ref | None = None
 
     @property
     def needs(self) -> tuple[str, ...]:
-        found: list[str] = []
+        found: list[str] = [] if self.when is None else [self.when.call]
         for argument in self.arguments.values():
             refs = argument.items if isinstance(argument, Refs) else (argument,)
             found += [ref.call for ref in refs if isinstance(ref, Ref)]
@@ -99,6 +109,13 @@ class Plan:
     parameters: dict[str, Any]
     result: Ref | None
     datasets: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Element:
+    """An argument that is one element of what `items` will be."""
+
+    items: Node
 
 
 def outputs_of(kind: Any) -> dict[str, Any]:
@@ -151,6 +168,32 @@ def make_plan(
     )
 
 
+def narrowed(plan: Plan, only: str) -> Plan:
+    """The plan up to one step: its calls and all that they need. Raises FalajError."""
+    wanted = {call.id for call in plan.calls if only in (call.id, call.step.name)}
+    if not wanted:
+        known = [call.id for call in plan.calls]
+        near = difflib.get_close_matches(only, known, 1)
+        raise FalajError(
+            "pipelines.no-such-step",
+            f"pipeline {plan.pipeline} has no step {only!r}",
+            why=f"its steps are: {', '.join(known)}",
+            fix=f"did you mean {near[0]!r}?" if near else "name one of them",
+        )
+    for call in reversed(plan.calls):
+        if call.id in wanted:
+            wanted |= set(call.needs)
+    kept = tuple(call for call in plan.calls if call.id in wanted)
+    bound = [a.dataset for c in kept for a in c.arguments.values() if isinstance(a, Bound)]
+    whole = plan.result is not None and plan.result.call in wanted
+    return replace(
+        plan,
+        calls=kept,
+        result=plan.result if whole else None,
+        datasets=tuple(dict.fromkeys(bound)),
+    )
+
+
 def _raised(made: Pipeline[..., Any], error: Exception, root: Path) -> FalajError:
     from falaj.pipelines.loading import user_places
 
@@ -174,7 +217,8 @@ class _Recorder:
     calls: list[Call] = field(default_factory=list)
     findings: list[Problem] = field(default_factory=list)
     steps: dict[str, Step[..., Any]] = field(default_factory=dict)
-    open: list[Any] = field(default_factory=list)
+    hinted: dict[int, dict[str, Any]] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def find(
         self, code: str, message: str, place: Place | None, why: str = "", fix: str = ""
@@ -186,23 +230,74 @@ class _Recorder:
     def inside(self, made: Pipeline[..., Any], place: Place) -> None:
         """A pipeline used inside another one is part of it."""
 
-    def call(self, made: Step[..., Any], args: Any, kwargs: Any, place: Place) -> Node:
+    def refuse(self, code: str, message: str, place: Place, fix: str) -> None:
+        self.find(code, message, place, fix=fix)
+
+    def call(
+        self,
+        made: Step[..., Any],
+        args: Any,
+        kwargs: Any,
+        place: Place,
+        *,
+        each: Node | None = None,
+        when: Node | None = None,
+    ) -> Node:
         hints = self._hints(made)
         self._look_at(made, hints)
-        number = 1 + sum(call.step is made for call in self.calls)
+        number = self.counts[made.name] = self.counts.get(made.name, 0) + 1
+        first = "" if each is None else self._first(made, hints)
+        if each is not None:
+            args = (_Element(each), *args)
+        returns = hints.get("return", Any)
         call = Call(
             id=made.name if number == 1 else f"{made.name}[{number}]",
             step=made,
             arguments=self._arguments(made, hints, args, kwargs, place),
-            returns=hints.get("return", Any),
+            returns=returns,
             place=place,
+            each=first,
+            when=None if when is None else self._condition(made, when, place),
         )
         self.calls.append(call)
-        return Node(self, call.id, call.returns)
+        if each is not None:
+            kind: Any = types.GenericAlias(list, (returns,))
+            return Node(self, call.id, kind)
+        perhaps: Any = typing.Union[returns, None]  # noqa: UP007 any kind, also a text
+        return Node(self, call.id, returns if when is None else perhaps)
+
+    def _first(self, made: Step[..., Any], hints: dict[str, Any]) -> str:
+        """The parameter that takes the elements of `falaj.map`."""
+        for name, parameter in inspect.signature(made.function).parameters.items():
+            if parameter.kind in {parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD}:
+                if hints.get(name) is not Dataset:
+                    return name
+                break
+        self.find(
+            "map-parameter",
+            f"falaj.map: step {made.name} has no first parameter that takes an element",
+            _home(made.function, self.root),
+            fix="put the element's parameter first; datasets are bound by name, behind it",
+        )
+        return ""
+
+    def _condition(self, made: Step[..., Any], when: Node, place: Place) -> Ref | None:
+        kind = when._kind  # noqa: SLF001 the plan made the node
+        if kind is bool:
+            return Ref(when._call, when._part, bool)  # noqa: SLF001
+        self.find(
+            "condition-type",
+            f"falaj.when: the condition of {made.name} is {show(kind)}, expected bool",
+            place,
+            fix="let a step return the bool; it is recorded with the run",
+        )
+        return None
 
     def _hints(self, made: Step[..., Any] | Pipeline[..., Any]) -> dict[str, Any]:
+        if id(made) in self.hinted:
+            return self.hinted[id(made)]
         try:
-            hints = typing.get_type_hints(made.function)
+            hints = self.hinted[id(made)] = typing.get_type_hints(made.function)
         except Exception as error:
             self.find(
                 "annotation-unreadable",
@@ -216,6 +311,8 @@ class _Recorder:
 
     def _look_at(self, made: Step[..., Any], hints: dict[str, Any]) -> None:
         """Findings about the step itself, once."""
+        if self.steps.get(made.name) is made:
+            return
         known = self.steps.setdefault(made.name, made)
         home = _home(made.function, self.root)
         if known is not made:
@@ -307,7 +404,8 @@ class _Recorder:
                 continue
             kind = hints.get(name, Any)
             if name in bound.arguments:
-                argument = self._argument(made, name, bound.arguments[name], kind, place)
+                default = parameter.default
+                argument = self._argument(made, name, bound.arguments[name], kind, place, default)
             elif kind is Dataset:
                 argument = self._dataset(made, name)
             elif parameter.default is not parameter.empty:
@@ -340,10 +438,20 @@ class _Recorder:
         return None
 
     def _argument(
-        self, made: Step[..., Any], name: str, value: Any, kind: Any, place: Place
+        self,
+        made: Step[..., Any],
+        name: str,
+        value: Any,
+        kind: Any,
+        place: Place,
+        default: Any = inspect.Parameter.empty,
     ) -> Argument | None:
+        if isinstance(value, _Element):
+            return self._element(made, name, value.items, kind, place)
+        if isinstance(value, Absent):
+            return self._absent(made, name, kind, place, default)
         if isinstance(value, Node):
-            return self._ref(made, name, value, kind, place)
+            return self._ref(made, name, value, kind, place, default)
         if isinstance(value, list | tuple) and any(isinstance(item, Node) for item in value):
             inner = (typing.get_args(kind) or (Any,))[0]
             items = [self._argument(made, name, item, inner, place) for item in value]
@@ -367,20 +475,77 @@ class _Recorder:
         self._value(made.name, name, value, kind, place)
         return Given(value)
 
-    def _ref(
+    def _absent(
+        self, made: Step[..., Any], name: str, kind: Any, place: Place, default: Any
+    ) -> Argument | None:
+        if default is not inspect.Parameter.empty:
+            return Given(default)
+        if fits(type(None), kind):
+            return Given(None)
+        self.find(
+            "type-mismatch",
+            f"{made.name}: {name} gets the answer of a step that falaj.when left out",
+            place,
+            fix=f"give {name} a default, or annotate it `{show(kind)} | None`",
+        )
+        return None
+
+    def _element(
         self, made: Step[..., Any], name: str, node: Node, kind: Any, place: Place
     ) -> Ref | None:
+        """The list whose elements go to the parameter, one at a time."""
         given = node._kind  # noqa: SLF001 the plan made the node
+        parts = typing.get_args(given)
+        if typing.get_origin(given) is not list or not parts:
+            self.find(
+                "not-a-list",
+                f"falaj.map: {node._call} gives {show(given)}, expected a list with its element's type",  # noqa: SLF001
+                place,
+                fix="annotate that step `-> list[int]` or the like",
+            )
+            return None
+        if not fits(parts[0], kind):
+            self.find(
+                "type-mismatch",
+                f"{made.name}: {name} gets {show(parts[0])} from {node._call}, expected {show(kind)}",  # noqa: SLF001
+                place,
+                fix="make the two annotations equal",
+            )
+            return None
+        return Ref(node._call, node._part, given)  # noqa: SLF001
+
+    def _ref(
+        self,
+        made: Step[..., Any],
+        name: str,
+        node: Node,
+        kind: Any,
+        place: Place,
+        default: Any = inspect.Parameter.empty,
+    ) -> Ref | None:
+        given = node._kind  # noqa: SLF001 the plan made the node
+        call = self._of(node)
+        has_default = default is not inspect.Parameter.empty
+        perhaps = call is not None and call.when is not None
+        if perhaps and has_default and call is not None:
+            given = call.returns  # what is skipped never reaches the parameter
         if not fits(given, kind):
             self.find(
                 "type-mismatch",
                 f"{made.name}: {name} gets {show(given)} from {node._call}, expected {show(kind)}",  # noqa: SLF001
                 place,
-                fix="make the two annotations equal",
+                why="its step may be skipped by falaj.when" if perhaps else "",
+                fix=f"give {name} a default, or annotate it `{show(kind)} | None`"
+                if perhaps
+                else "make the two annotations equal",
             )
             return None
-        read = kind if _is_frame(kind) and _is_frame(given) else given
-        return Ref(node._call, node._part, read)  # noqa: SLF001
+        read = call.returns if perhaps and call is not None else given
+        read = kind if _is_frame(kind) and _is_frame(read) else read
+        return Ref(node._call, node._part, read, default if perhaps and has_default else None)  # noqa: SLF001
+
+    def _of(self, node: Node) -> Call | None:
+        return next((call for call in self.calls if call.id == node._call), None)  # noqa: SLF001
 
     def _value(self, step: str, name: str, value: Any, kind: Any, place: Place) -> None:
         problem = value_problem(value, kind)
@@ -441,7 +606,7 @@ class _Recorder:
             return value
 
     def result(self, answer: Any, made: Pipeline[..., Any]) -> Ref | None:
-        if answer is None:
+        if answer is None or isinstance(answer, Absent):
             return None
         home = _home(made.function, self.root)
         if not isinstance(answer, Node):
@@ -460,12 +625,16 @@ class _Recorder:
                 home,
                 fix="make the two annotations equal",
             )
-        if answer._part is None and fields_of(answer._kind):  # noqa: SLF001
+        call = self._of(answer)
+        listed = call is not None and bool(call.each)
+        if listed or (answer._part is None and fields_of(answer._kind)):  # noqa: SLF001
             self.find(
                 "result-not-a-step",
                 f"pipeline {made.name} returns several artifacts, expected one",
                 home,
-                fix="return one of its fields",
+                fix="return the answer of a step that joins them"
+                if listed
+                else "return one of its fields",
             )
         return Ref(answer._call, answer._part, answer._kind)  # noqa: SLF001
 

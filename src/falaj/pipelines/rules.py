@@ -2,25 +2,17 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from typing import Any, Final
 
-__all__ = ["Ending", "delay_s", "may_retry", "why_reruns"]
+from falaj.facts.runs import Ending
+
+__all__ = ["Ending", "delay_s", "differences", "may_retry", "why_reruns"]
 
 ORDER: Final = (
     *("project", "step", "version", "code", "reads", "env", "params", "inputs"),
-    *("environment", "seed"),
+    *("environment", "seed", "fresh"),
 )
-
-
-class Ending(enum.StrEnum):
-    """How an attempt ended without an answer."""
-
-    RAISED = "raised"
-    TIMEOUT = "timeout"
-    LOST = "lost"
-    BAD_ANSWER = "bad answer"
 
 
 def may_retry(ending: Ending, *, attempt: int, retries: int, listed: bool) -> bool:
@@ -31,7 +23,7 @@ def may_retry(ending: Ending, *, attempt: int, retries: int, listed: bool) -> bo
     3. What is listed in retry_on may be tried again, also a timeout.
     4. Else only what was lost: the step itself did nothing wrong.
     """
-    if attempt > retries or ending is Ending.BAD_ANSWER:
+    if attempt > retries or ending in (Ending.BAD_ANSWER, Ending.DONE):
         return False
     return listed or ending is Ending.LOST
 
@@ -53,6 +45,32 @@ def why_reruns(old: Mapping[str, Any] | None, new: Mapping[str, Any]) -> str:
         if before.get(part) != after.get(part):
             return _words(part, before.get(part), after.get(part), old, new)
     return "its entry was removed, or its bytes were altered"
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Every part that differs, in words, in the order that `why_reruns` looks at them.
+
+    old, new: as for `why_reruns`.
+    """
+    before, after = old["parts"], new["parts"]
+    found: list[str] = []
+    for part in ORDER:
+        was, now = before.get(part), after.get(part)
+        if was == now:
+            continue
+        if isinstance(was, Mapping) and isinstance(now, Mapping):
+            names = dict.fromkeys([*was, *now])
+            for name in names:
+                one, other = _only(was, name), _only(now, name)
+                if one != other:
+                    found.append(_words(part, one, other, old, new))
+        else:
+            found.append(_words(part, was, now, old, new))
+    return found
+
+
+def _only(whole: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {name: whole[name]} if name in whole else {}
 
 
 def _words(

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from falaj.base.errors import FalajError
+from falaj.base.time import now
 from falaj.facts.data import DatasetVersion
 from falaj.facts.runs import Artifact, Environment, StepRun, StepStatus
+from falaj.pipelines.attempt import Bench, Here
+from falaj.pipelines.closure import Scanner
 from falaj.pipelines.codecs import BytesCodec, JsonCodec, choose
-from falaj.pipelines.execute import Executor, OnStep
+from falaj.pipelines.execute import Engine, OnStep
 from falaj.pipelines.loading import load_pipeline, project
 from falaj.pipelines.model import ModelCodec
-from falaj.pipelines.plan import Plan, make_plan
+from falaj.pipelines.plan import Plan, make_plan, narrowed
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.datasets import Dataset
+from falaj.ports.executor import Executor
 
 __all__ = ["PipelineOutcome", "all_codecs", "code_roots", "run_pipeline"]
 
@@ -91,6 +99,10 @@ def run_pipeline(
     explain: bool = False,
     project_name: str = "",
     run: str = "",
+    executor: Executor | None = None,
+    parallel: int = 1,
+    only: str = "",
+    clock: Callable[[], datetime] = now,
 ) -> PipelineOutcome:
     """Run `module:function` of the project at `root`.
 
@@ -108,6 +120,10 @@ def run_pipeline(
         explain: plan and compare only; steps that would run are `skipped`, `why` says the reason.
         project_name: no entry is shared between projects.
         run: id that cached steps will point to as their origin.
+        executor: where steps run; this process when left out. It is closed at the end.
+        parallel: most steps at once, where the executor allows it.
+        only: a step; the others run only as far as it needs them.
+        clock: tells the time to steps with `fresh`.
 
     Raises FalajError when nothing was run: the plan does not hold. A step that fails is told in
     the outcome's `error`.
@@ -115,7 +131,7 @@ def run_pipeline(
     root = root.resolve()
     roots = code_roots(root)
     codecs = all_codecs(codecs)
-    with project(roots):
+    with project(roots), closing(executor) if executor else nullcontext():
         made = load_pipeline(pipeline_ref, root)
         plan = make_plan(
             made,
@@ -124,20 +140,38 @@ def run_pipeline(
             datasets=tuple(datasets),
             storable=lambda kind: choose(codecs, kind) is not None,
         )
-        executor = Executor(
+        if only:
+            plan = narrowed(plan, only)
+        scanner = Scanner(roots, base=root, memo=cache)
+        bench = Bench(
+            plan,
             root=root,
             roots=roots,
+            scanner=scanner,
+            blobs=blobs,
+            codecs=codecs,
+            datasets=datasets,
+        )
+        engine = Engine(
+            root=root,
+            roots=roots,
+            scanner=scanner,
             blobs=blobs,
             cache=cache,
             codecs=codecs,
             environment=lock,
             datasets=datasets,
+            executor=executor or Here(bench),
+            pipeline=pipeline_ref,
+            given=msgspec.to_builtins(dict(parameters)),
             project=project_name,
             run=run,
             seed=seed,
+            at_once=parallel,
+            clock=clock,
             on_step=on_step,
         )
-        done = executor.explain(plan) if explain else executor.execute(plan)
+        done = engine.explain(plan) if explain else engine.execute(plan)
     return PipelineOutcome(
         pipeline=plan.pipeline,
         parameters=plan.parameters,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
-__all__ = ["BlobMissing", "Blobs"]
+__all__ = ["BlobMissing", "Blobs", "SweptBlobs"]
 
 
 class BlobMissing(KeyError):
@@ -28,3 +29,14 @@ class Blobs(Protocol):
         """Write the bytes to a new file, verified while copying. Raises BlobMissing."""
 
     def has(self, digest: str) -> bool: ...
+
+
+@runtime_checkable
+class SweptBlobs(Protocol):
+    """Bytes that nothing needs any more can be looked for and removed."""
+
+    def kept(self) -> Iterator[tuple[str, int, float]]:
+        """All blobs: digest, bytes, Unix seconds of when it was last written or asked for by put."""
+
+    def remove(self, digest: str) -> None:
+        """Not an error when it is gone."""

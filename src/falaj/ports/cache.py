@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
 
-__all__ = ["Memo", "StepCache"]
+__all__ = ["Memo", "StepCache", "SweptCache"]
 
 
 class Memo(Protocol):
@@ -39,3 +40,11 @@ class StepCache(Memo, Protocol):
 
     def free(self, key: str, owner: str) -> None:
         """Give the claim back. Not an error when it was lost."""
+
+
+@runtime_checkable
+class SweptCache(Protocol):
+    """Entries that nothing needs any more can be looked for; `forget` removes them."""
+
+    def entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All keys and entries."""

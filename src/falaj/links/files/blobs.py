@@ -69,6 +69,17 @@ class FileBlobs:
         self._seen[digest] = stamp
         return True
 
+    def kept(self) -> Iterator[tuple[str, int, float]]:
+        for folder in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
+            for path in sorted(folder.iterdir()):
+                if not path.name.startswith("."):
+                    status = path.stat()
+                    yield f"sha256:{folder.name}{path.name}", status.st_size, status.st_mtime
+
+    def remove(self, digest: str) -> None:
+        self._path(digest).unlink(missing_ok=True)
+        self._seen.pop(digest, None)
+
     def _path(self, digest: str) -> Path:
         if not digests.is_digest(digest):
             raise BlobMissing(f"{digest!r} is not a digest")

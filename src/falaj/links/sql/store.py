@@ -17,6 +17,7 @@ from falaj.facts.events import Event
 from falaj.facts.wire import Fact, canonical_bytes, decode, encode
 from falaj.links.sql import tables
 from falaj.links.sql.connect import connect
+from falaj.links.sql.runs import SqlRuns
 from falaj.links.sql.tables import FAMILIES, Family
 from falaj.ports.store import Kept, Lease
 
@@ -157,6 +158,10 @@ class SqlStore:
     def close(self) -> None:
         self._engine.dispose()
 
+    def runs(self) -> SqlRuns:
+        """Points and search tables of the same database."""
+        return SqlRuns(self._engine)
+
     @contextmanager
     def begin(self) -> Iterator[SqlUnit]:
         with self._writer.begin() as connection:
@@ -171,6 +176,13 @@ class SqlStore:
     def find(self, kind: type[F], *, limit: int = 1000, after: str = "", **where: str) -> list[F]:
         with self._engine.connect() as connection:
             return search(connection, kind, limit, after, where)
+
+    def bodies(self) -> Iterator[tuple[str, str, bytes]]:
+        with self._engine.connect() as connection:
+            for entry in FAMILIES.values():
+                table = entry.table
+                for row in connection.execute(select(table.c.id, table.c.body)):
+                    yield table.name, row.id, bytes(row.body)
 
     def events(self, *, after: int = -1, limit: int = 1000) -> Sequence[tuple[int, Event]]:
         query = (

@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import (
     BigInteger,
     Column,
+    Float,
     Index,
     Integer,
     LargeBinary,
@@ -29,7 +30,19 @@ from falaj.facts.rollouts import Deployment, LiveMove, Rollout, RolloutDecision
 from falaj.facts.runs import Run
 from falaj.facts.wire import Fact
 
-__all__ = ["FAMILIES", "METADATA", "Family", "event", "lease", "log_leaf", "log_node", "sequence"]
+__all__ = [
+    "FAMILIES",
+    "METADATA",
+    "Family",
+    "event",
+    "lease",
+    "log_leaf",
+    "log_node",
+    "point_chunk",
+    "run_last",
+    "run_param",
+    "sequence",
+]
 
 METADATA: Final = MetaData()
 # SQLite counts rows with INTEGER PRIMARY KEY only; PostgreSQL wants the wide type.
@@ -138,6 +151,40 @@ lease = Table(
     Column("owner", String, nullable=False),
     Column("fence", BigInteger, nullable=False),
     Column("until_ms", BigInteger, nullable=False),
+)
+point_chunk = Table(
+    "point_chunk",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("seq", Integer, primary_key=True, autoincrement=False),
+    Column("n", Integer, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Column("last", BigInteger, nullable=False),
+    Column("min", Float, nullable=False),
+    Column("max", Float, nullable=False),
+    Column("last_value", Float, nullable=False),
+    Column("steps", LargeBinary, nullable=False),
+    Column("times", LargeBinary, nullable=False),
+    Column("values", LargeBinary, nullable=False),
+)
+run_last = Table(
+    "run_last",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("value", Float, nullable=False),
+    Index("run_last_value", "name", "value"),
+)
+run_param = Table(
+    "run_param",
+    METADATA,
+    Column("run", String, primary_key=True),
+    Column("name", String, primary_key=True),
+    Column("number", Float, nullable=True),
+    Column("text", String, nullable=False),
+    Index("run_param_number", "name", "number"),
+    Index("run_param_text", "name", "text"),
 )
 sequence = Table(
     "sequence",

@@ -7,6 +7,7 @@ import os
 import sqlite3
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -73,6 +74,10 @@ class FileStepCache:
 
     def forget(self, key: str) -> None:
         self._db().execute("delete from entry where key = ?", (key,))
+
+    def entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        for key, body in self._db().execute("select key, body from entry order by seq").fetchall():
+            yield key, json.loads(body)
 
     def newest(self, step: str) -> dict[str, Any] | None:
         asked = "select body from entry where step = ? order by seq desc limit 1"

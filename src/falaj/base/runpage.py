@@ -1,0 +1,128 @@
+"""A run as one page of HTML: self-contained, without script, every text escaped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from html import escape
+from typing import Any, Final
+
+from falaj.base.drawing import plot_svg
+
+__all__ = ["brief", "page"]
+
+STYLE: Final = (
+    "body{font:14px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
+    "table{border-collapse:collapse;margin:.5em 0}td,th{padding:.2em .8em .2em 0;text-align:left;"
+    "border-bottom:1px solid #ddd;vertical-align:top}pre{white-space:pre-wrap;background:#f6f6f6;"
+    "padding:.6em}code{font-size:.9em}"
+)
+POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+MOST: Final = 40  # steps and values of the small form
+CELL: Final = 120  # characters of a cell of the small form
+
+
+def page(
+    run: Mapping[str, Any], plots: Sequence[Mapping[str, Any]], *, logs: Mapping[str, str] = {}
+) -> str:
+    """run, plots: builtins of the facts. logs: what failed steps printed."""
+    title = f"run {run['id']}"
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        pairs(facts_of(run)),
+        failure(run),
+        section("Metrics", pairs(sorted(run["metrics"].items()))),
+        section("Plots", "".join(plot_svg(plot) for plot in plots)),
+        section("Parameters", pairs(run["parameters"].items())),
+        section(
+            "Datasets", rows_of((d["dataset"], d["rows"], d["content"]) for d in run["datasets"])
+        ),
+        section("Steps", rows_of(steps_of(run), ("step", "status", "time", "why"))),
+        *(
+            f"<h2>Log of {escape(name)}</h2><pre>{escape(text)}</pre>"
+            for name, text in logs.items()
+        ),
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+        f"<title>{escape(title)}</title><style>{STYLE}</style></head><body>"
+        + "".join(body)
+        + "</body></html>"
+    )
+
+
+def brief(run: Mapping[str, Any]) -> str:
+    """The small form for notebooks: at most 20 KB whatever the run holds."""
+    metrics = sorted(run["metrics"].items())[:MOST]
+    steps = list(steps_of(run))
+    more = f"<p>and {len(steps) - MOST} more steps</p>" if len(steps) > MOST else ""
+    return (
+        "<div>"
+        f"<b>run {escape(run['id'])}</b> {escape(run['status'])}, {escape(cut(run['pipeline']))}"
+        + failure(run)
+        + pairs((cut(name), value) for name, value in metrics)
+        + rows_of(
+            (tuple(cut(cell) for cell in row) for row in steps[:MOST]),
+            ("step", "status", "time", "why"),
+        )
+        + more
+        + "</div>"
+    )
+
+
+def failure(run: Mapping[str, Any]) -> str:
+    """At most 20 lines, the user's line first."""
+    if not run["error"]:
+        return ""
+    lines = run["error"].splitlines()[:20]
+    return f"<pre>{escape(chr(10).join(line[:300] for line in lines))}</pre>"
+
+
+def facts_of(run: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    code, environment = run["code"], run["environment"]
+    dirty = ", with changes that are not committed" if code["dirty"] else ""
+    return [
+        ("status", run["status"]),
+        ("pipeline", run["pipeline"]),
+        ("seed", run["seed"]),
+        ("started", run["started"]),
+        ("ended", run["ended"] or ""),
+        ("by", f"{run['principal']} ({run['trigger']})"),
+        ("commit", f"{code['commit']}{dirty}"),
+        ("lock", environment["lock"]),
+        *([("from", run["parent"])] if run.get("parent") else []),
+    ]
+
+
+def steps_of(run: Mapping[str, Any]) -> Iterable[tuple[str, str, str, str]]:
+    for step in run["steps"]:
+        tries = len(step.get("attempts", ()))
+        more = f", {tries} attempts" if tries > 1 else ""
+        yield step["step"], step["status"], f"{step['seconds']:.2f} s{more}", step["why"]
+
+
+def section(title: str, body: str) -> str:
+    return f"<h2>{title}</h2>{body}" if body else ""
+
+
+def pairs(rows: Iterable[tuple[str, Any]]) -> str:
+    return rows_of((name, shown(value)) for name, value in rows)
+
+
+def shown(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def rows_of(rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
+    lines = [
+        "<tr>" + "".join(f"<td>{escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows
+    ]
+    if not lines:
+        return ""
+    top = "<tr>" + "".join(f"<th>{escape(name)}</th>" for name in head) + "</tr>" if head else ""
+    return f"<table>{top}{''.join(lines)}</table>"
+
+
+def cut(text: Any) -> str:
+    told = str(text)
+    return told if len(told) <= CELL else told[: CELL - 1] + "…"
