@@ -42,10 +42,10 @@ docs: env ## The documentation, as HTML below build/docs.
 lock: env ## Pin again what pyproject.toml asks for: make lock [UPGRADE=1].
 	$(COMPILE) --group pyproject.toml:tool -o requirements/uv.txt
 	$(COMPILE) --group pyproject.toml:sdist -o requirements/sdist.txt
-	$(COMPILE) pyproject.toml --extra flights --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra flights --extra mortgage --extra delta --extra duckdb --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
 	$(COMPILE) pyproject.toml --extra flights --group build -c requirements/dev.txt -o requirements/demo.txt
-	for peer in mlflow zenml; do \
+	for peer in mlflow zenml pandera pointblank greatexpectations evidently; do \
 		$(COMPILE) bench/requirements/$$peer.in -o bench/requirements/$$peer.txt || exit 1; done
 
 clean: ## Forget everything that was made here.

@@ -8,6 +8,7 @@ from importlib import import_module
 NAMES = {
     "startup": "CPU of --help, status and import, against MLflow and ZenML",
     "journey": "wall and CPU of each stage of the demo",
+    "stats": "false rollbacks and detection against other rules; drift against Evidently; gates",
 }
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Callable, Iterator
 from enum import StrEnum
 from itertools import groupby
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -36,6 +39,7 @@ The file is read like this, and every mistake carries its place:
 
 ```python
 from pathlib import Path
+from typing import Any
 from tempfile import TemporaryDirectory
 
 from falaj.base.errors import FalajError
@@ -181,6 +185,8 @@ HAPPENINGS = {
     "gate.waived": ("model", "the risk role let an open check through", "report, check, reason, expiry"),
     "release.created": ("release", "a release was built and signed", "version, evidence, run, report"),
     "change.opened": ("change", "somebody, or a retraining, asked for a change", "release, evidence, risk"),
+    "change.approvals-voided": ("change", "new evidence voided its approvals", "release, evidence, risk"),
+    "workspace.swept": ("project", "artifacts and cache entries that nothing needs were removed", "how many, how large"),
     "rollout.started": ("rollout", "an approved change began its way", "release, previous, change"),
     "rollback.started": ("rollout", "a person goes back to the release before", "release, previous, change"),
     "rollout.decided": ("rollout", "the analysis was asked and answered", "action, outcome, every number"),
@@ -231,6 +237,61 @@ PAGES: dict[str, Callable[[], str]] = {
     "events.md": events_page,
 }
 
+# --- the README: the help as it is, numbers as they were measured ---
+
+README = HERE.parent.parent / "README.md"
+RESULTS = HERE.parent.parent / "bench" / "results"
+SHOWN = re.compile(r"(?<=^```text\n)Usage: falaj .*?(?=\n```$)", re.MULTILINE | re.DOTALL)
+NUMBERS = re.compile(r"<!-- (back|pack|startup) -->\n.*?<!-- ends -->", re.DOTALL)
+
+
+def readme(page: str) -> str:
+    """The README with the present `falaj --help`, and the numbers of benchmarks and excerpt."""
+    context = click.Context(cli, info_name="falaj", terminal_width=100, **SETTINGS)
+    shown = "\n".join(line.rstrip() for line in cli.get_help(context).splitlines())
+    told = {"back": back(page), "pack": pack(page), "startup": startup()}
+    page = SHOWN.sub(lambda _: shown, page)
+    return NUMBERS.sub(lambda m: f"<!-- {m[1]} -->\n  {told[m[1]]} <!-- ends -->", page)
+
+
+def back(page: str) -> str:
+    """How soon the harmful release of the excerpt was gone, and what it cost."""
+    stage = next(r for r in results("journey") if r["metric"] == "harmful-rollout")
+    chapter = page[page.index("Its canary goes back by itself") :]
+    (everything, harmful) = re.findall(r"([\d,]+) answers .*?1\.2\.0 ([\d,]+)\)", chapter)[0]
+    return (
+        f"It went back {stage['ours']:.0f} seconds after its rollout began, judged by labels that came a\n"
+        f"  day late: {harmful} of {everything} answers were its own. `make bench NAME=journey`"
+    )
+
+
+def pack(page: str) -> str:
+    files = re.findall(r"(\d+) files as listed and sealed", page)[0]
+    events = re.findall(r"(\d+) events lead to root", page)[0]
+    return (
+        f"`falaj verify` holds {files} files and {events} events of the demo against one signed root; it\n"
+        "  needs neither the workspace nor a network."
+    )
+
+
+def startup() -> str:
+    rows = {(r["metric"], r["peer_name"]): r for r in results("startup")}
+    mlflow = rows["falaj --help", "mlflow --help"]
+    zenml = rows["falaj --help", "zenml --help"]
+    status = rows["falaj status", "bare python"]
+    return (
+        f"`falaj --help` costs {mlflow['ours']:,.0f} ms of CPU, MLflow's {mlflow['peer']:,.0f}, ZenML's\n"
+        f"  {zenml['peer']:,.0f}; `falaj status`, the whole application in one process, {status['ours']:,.0f}. "
+        "`make bench NAME=startup`"
+    )
+
+
+def results(name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((RESULTS / f"{name}.json").read_text())["rows"]
+    return rows
+
+
 if __name__ == "__main__":
     for name, page in PAGES.items():
         (HERE / name).write_text(page())
+    README.write_text(readme(README.read_text()))

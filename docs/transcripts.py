@@ -1,7 +1,8 @@
 """Run the console transcripts of a page and compare, or write down what was said.
 
     python docs/transcripts.py README.md docs/tutorial.md     run, and write the outputs anew
-    python docs/transcripts.py --demo                         run the demo, put its excerpt into README
+    python docs/transcripts.py --demo [STORY]                 put an excerpt of the demo, run now or
+                                                              told in that file, into the README
 
 A ```console block holds commands after `$ ` and, below each, what it prints; a line `...` stands for
 any lines. All blocks of a page run in order in one bash, in an empty folder. Numbers, digests, ids and
@@ -163,21 +164,25 @@ CHAPTERS = (
     "Another retraining",
     "Evidence that",
 )
-GATES = re.compile(r"  . (?:pass|fail|inconclusive) +[a-z]+(?:\.|  \d)")
+ALWAYS = re.compile(r"  (?:\$ falaj (?:gate|rollout)| +labels: canary wrong|AUC)")
 
 
 def excerpt(story: str) -> str:
-    """Chapters that a reader of the README wants; gates are shown once, long lines are cut."""
+    """Chapters that a reader of the README wants; what was told before is left out, long lines cut."""
     found: list[str] = []
-    gates = 0
+    before: set[str] = set()
     for chapter in re.split(r"^(?=\[ *[\d.]+ s\])", story, flags=re.MULTILINE)[1:]:
         head, *lines = chapter.rstrip().splitlines()
         if not head.partition("] ")[2].startswith(CHAPTERS):
             continue
-        gates += head.endswith("latency ...")
-        shown = [line for line in lines if gates == 1 or not GATES.match(line)]
-        gates += bool(gates)
-        found += [head, *(cut(line) for line in shown), ""]
+        found.append(head)
+        for line in lines:
+            if plain(line) not in before or ALWAYS.match(line):
+                found.append(cut(line))
+            elif found[-1] != "  ...":
+                found.append("  ...")
+            before.add(plain(line))
+        found.append("")
     return "\n".join(found).rstrip() + "\n"
 
 
@@ -185,17 +190,24 @@ def cut(line: str, width: int = 112) -> str:
     return line if len(line) <= width else line[: width - 4].rstrip(" ,;(") + " ..."
 
 
+def told_by_the_demo() -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        command = [Path(sys.executable).parent / "falaj", "demo", Path(folder) / "demo"]
+        done = subprocess.run(
+            command,
+            env=os.environ | {"NO_COLOR": "1"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+    return done.stdout
+
+
 def main() -> None:
-    if sys.argv[1:] == ["--demo"]:
-        with tempfile.TemporaryDirectory() as folder:
-            command = [Path(sys.executable).parent / "falaj", "demo", Path(folder) / "demo"]
-            env = os.environ | {"NO_COLOR": "1"}
-            story = subprocess.run(
-                command, env=env, stdout=subprocess.PIPE, text=True, check=True
-            ).stdout
-        readme = ROOT / "README.md"
-        page = readme.read_text()
-        readme.write_text(EXCERPT.sub(lambda m: m[1] + excerpt(story) + m[2], page))
+    if sys.argv[1:2] == ["--demo"]:
+        story = Path(sys.argv[2]).read_text() if sys.argv[2:] else told_by_the_demo()
+        page = (ROOT / "README.md").read_text()
+        (ROOT / "README.md").write_text(EXCERPT.sub(lambda m: m[1] + excerpt(story) + m[2], page))
         return
     for name in sys.argv[1:]:
         path = ROOT / name

@@ -18,6 +18,7 @@ from falaj.facts.changes import Change
 from falaj.facts.releases import Release
 from falaj.links.database.reader import DatabaseTables
 from falaj.links.delta.reader import DeltaTables
+from falaj.links.duckdb.engine import duckdb_engine
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
@@ -56,7 +57,7 @@ def find_root(start: Path) -> Path:
     raise FalajError(
         "config.no-project",
         f"there is no {FILE} in {start} or above",
-        why="every command but `init`, `verify` and `explain` works inside a project",
+        why="every command but `init`, `demo`, `verify` and `explain` works inside a project",
         fix="go to your project, or make one: falaj init my-model",
     )
 
@@ -135,6 +136,7 @@ class Works:
             runs=store.runs(),
             on_step=on_step,
             tables=table_readers(state),
+            sql=duckdb_engine(),
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()

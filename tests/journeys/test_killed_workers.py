@@ -151,7 +151,7 @@ def test_frozen_past_its_lease_a_worker_is_fenced(live, processes):
         processes.append(frozen)
         rollout = walks.start(live, "1.1.0")
         walks.wait(lambda: walks.decisions(live, rollout), what="a first decision")
-        frozen.send_signal(signal.SIGSTOP)
+        walks.freeze(frozen, live.root)
         before = walks.history(live)
         processes.append(walks.worker(live.root, "rollouts"))
         walks.wait(lambda: len(walks.history(live)) > len(before) + 2, what="the other going on")

@@ -55,9 +55,9 @@ def load(*, rows: Dataset) -> pl.DataFrame:
 
 
 @step
-def fit(rows: pl.DataFrame, *, slope: float, month_to: int) -> Model:
+def train(rows: pl.DataFrame, *, slope: float, month_to: int) -> Model:
     """A sigmoid over `slope * a + 0.1 * b`; with a slope of nothing it knows nothing."""
-    falaj.log(months=float(month_to))
+    falaj.log(months=float(month_to), auc=0.9)
     weights = np.array([[slope], [0.1]], np.float32)
     graph = helper.make_graph(
         [
@@ -84,7 +84,7 @@ def fit(rows: pl.DataFrame, *, slope: float, month_to: int) -> Model:
 
 @pipeline
 def main(slope: float = 1.0, month_to: int = 3) -> Model:
-    return fit(load(), slope=slope, month_to=month_to)
+    return train(load(), slope=slope, month_to=month_to)
 '''
 
 

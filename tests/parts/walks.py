@@ -127,6 +127,23 @@ def let_leases_run_out(root):
         base.execute("UPDATE lease SET until_ms = 0")
 
 
+def freeze(process, root):
+    """Stop a worker, but never inside a transaction, where it would hold up everybody."""
+    for _ in range(50):
+        process.send_signal(signal.SIGSTOP)
+        with contextlib.closing(sqlite3.connect(root / ".falaj" / "store.db", timeout=0.5)) as base:
+            base.isolation_level = None
+            try:
+                base.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                process.send_signal(signal.SIGCONT)
+                time.sleep(0.03)
+            else:
+                base.execute("ROLLBACK")
+                return
+    raise AssertionError("always inside a transaction")
+
+
 def flip(path, at=None):
     """Change one bit of one byte, in the middle when not said."""
     data = bytearray(path.read_bytes())

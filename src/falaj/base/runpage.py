@@ -17,7 +17,7 @@ STYLE: Final = (
     "padding:.6em}code{font-size:.9em}"
 )
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
-MOST: Final = 40  # steps and values of the small form
+MOST: Final = 20_000  # bytes of the small form
 CELL: Final = 120  # characters of a cell of the small form
 
 
@@ -53,29 +53,38 @@ def page(
 
 def brief(run: Mapping[str, Any]) -> str:
     """The small form for notebooks: at most 20 KB whatever the run holds."""
-    metrics = sorted(run["metrics"].items())[:MOST]
+    for rows in (40, 20, 10, 5):
+        made = small(run, rows)
+        if len(made.encode()) <= MOST:
+            return made
+    return small(run, 0)
+
+
+def small(run: Mapping[str, Any], rows: int) -> str:
+    metrics = sorted(run["metrics"].items())
     steps = list(steps_of(run))
-    more = f"<p>and {len(steps) - MOST} more steps</p>" if len(steps) > MOST else ""
+    over = [(len(metrics) - rows, "metrics"), (len(steps) - rows, "steps")]
+    more = ", ".join(f"{count} more {what}" for count, what in over if count > 0)
     return (
         "<div>"
-        f"<b>run {escape(run['id'])}</b> {escape(run['status'])}, {escape(cut(run['pipeline']))}"
-        + failure(run)
-        + pairs((cut(name), value) for name, value in metrics)
+        f"<b>run {escape(cut(run['id']))}</b> {escape(run['status'])}, {escape(cut(run['pipeline']))}"
+        + failure(run, width=120)
+        + pairs((cut(name), value) for name, value in metrics[:rows])
         + rows_of(
-            (tuple(cut(cell) for cell in row) for row in steps[:MOST]),
+            (tuple(cut(cell) for cell in row) for row in steps[:rows]),
             ("step", "status", "time", "why"),
         )
-        + more
+        + (f"<p>and {more}</p>" if more else "")
         + "</div>"
     )
 
 
-def failure(run: Mapping[str, Any]) -> str:
+def failure(run: Mapping[str, Any], *, width: int = 300) -> str:
     """At most 20 lines, the user's line first."""
     if not run["error"]:
         return ""
     lines = run["error"].splitlines()[:20]
-    return f"<pre>{escape(chr(10).join(line[:300] for line in lines))}</pre>"
+    return f"<pre>{escape(chr(10).join(line[:width] for line in lines))}</pre>"
 
 
 def facts_of(run: Mapping[str, Any]) -> list[tuple[str, Any]]:

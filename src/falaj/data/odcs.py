@@ -683,16 +683,18 @@ class _Reader:
     def quantiles(
         self, node: yaml.Node | None
     ) -> tuple[tuple[float, float | None, float | None], ...]:
-        value = self.value(node) if node is not None else {}
+        if node is None:
+            return ()
+        value = self.value(node)
         good: list[tuple[float, float | None, float | None]] = []
-        for share, bounds in value.items() if isinstance(value, dict) else ((None, None),):
+        pairs: dict[Any, Any] = value if isinstance(value, dict) else {"": None}
+        for share, bounds in pairs.items():
             try:
                 at = float(share)
                 low, high = (None if one is None else float(one) for one in bounds)
                 if not 0 <= at <= 1:
                     raise ValueError
             except (TypeError, ValueError):
-                assert node is not None  # noqa: S101 nothing else makes a bad value
                 self.problem(
                     "contract-value",
                     f"quantiles: got {share!r}, expected a share and two bounds",

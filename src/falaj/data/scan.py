@@ -166,7 +166,7 @@ class _Scan:
             self._settle(check, Verdict.SKIPPED, "SQL rules need the extra falaj[duckdb]")
             return
         try:
-            value = self.sql.number(check.requirement, {self.name: self.frame, **self.references})
+            value = self.sql.number(check.requirement, {**self.references, self.name: self.frame})
         except FalajError as error:
             self._settle(check, Verdict.ERROR, str(error))
             return
@@ -257,9 +257,21 @@ class _Scan:
         if _is_text(dtype):
             return column.cast(pl.String).is_in([str(value) for value in values])
         if dtype.is_numeric():
+            # As one type: Polars refuses to look for whole numbers among others.
+            kind = pl.Int64 if dtype.is_integer() else pl.Float64
             numbers = [v for v in values if isinstance(v, int | float)]
-            return column.is_in(numbers) if numbers else column.is_null() & column.is_not_null()
-        return column.is_in(pl.Series(values).cast(dtype).implode())
+            if kind == pl.Int64:
+                numbers = [int(v) for v in numbers if float(v).is_integer() and abs(v) < 2**63]
+            return column.cast(kind, strict=False).is_in(pl.Series(numbers, dtype=kind).implode())
+        if dtype == pl.Boolean:
+            return column.is_in([value for value in values if isinstance(value, bool)])
+        if dtype in (pl.Date, pl.Datetime):
+            times = [
+                bound for value in values if (bound := _time_or_none(value, dtype)) is not None
+            ]
+            same = [column == bound for bound in times]
+            return pl.any_horizontal(same) if same else column.is_null() & column.is_not_null()
+        raise _Bad(f"values of {dtype} cannot be looked up in a list")
 
     def _grouped(self, check: Check) -> pl.LazyFrame:
         """Rows beyond the first of each value; for a key also rows with a null in it."""
@@ -572,6 +584,14 @@ def _bound(value: Any, dtype: pl.DataType, name: str) -> Any:
     at = at.astimezone(UTC)
     literal = pl.lit(at.replace(tzinfo=None))
     return literal.dt.replace_time_zone("UTC").dt.convert_time_zone(zone) if zone else literal
+
+
+def _time_or_none(value: Any, dtype: pl.DataType) -> Any:
+    """A text that is no time is equal to none."""
+    try:
+        return _bound(value, dtype, "")
+    except _Bad:
+        return None
 
 
 def _not_multiple(column: pl.Expr, dtype: pl.DataType, of: float, name: str) -> pl.Expr:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from time import perf_counter
@@ -50,8 +51,9 @@ def validate(
     version = dataset.version
     checks = checks_of(contract, dataset.name)
     wanted = {check.said["dataset"] for check in checks if check.kind == "reference"}
-    has_sql = any(check.kind == "sql" for check in checks)
-    wanted |= {name for check in checks if check.kind == "sql" for name in references or ()}
+    queries = [check.requirement for check in checks if check.kind == "sql"]
+    named = set(re.findall(r"[\w-]+", " ".join(queries)))
+    wanted |= named & set(references or {}) - {dataset.name}
     given = references or {}
     begun = perf_counter()
     results = scan(
@@ -78,6 +80,6 @@ def validate(
         contract_id=contract.id,
         contract_version=contract.version,
         notes=contract.notes,
-        engine=f"polars {pl.__version__}" + (f", {sql.version}" if sql and has_sql else ""),
+        engine=f"polars {pl.__version__}" + (f", {sql.version}" if sql and queries else ""),
         seconds=round(perf_counter() - begun, 3),
     )

@@ -9,7 +9,14 @@ from falaj.evaluation.sets import EvaluationSet
 from falaj.evaluation.verdicts import finite
 from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.project import BiasTable
-from falaj.stats.fairness import BiasVerdict, GroupRate, axes_of, count_cube, ratio_gate
+from falaj.stats.fairness import (
+    FEWEST_ROWS,
+    BiasVerdict,
+    GroupRate,
+    axes_of,
+    count_cube,
+    ratio_gate,
+)
 
 __all__ = ["check_bias"]
 
@@ -50,8 +57,12 @@ def check_bias(
 
 
 def told(table: BiasTable, found: BiasVerdict, one: GroupRate) -> CheckResult:
-    small = one.verdict == NOT_ASSESSABLE
-    if small and table.small_groups == "report":
+    small, reference = one.verdict == NOT_ASSESSABLE, found.groups[0]
+    if reference.rows < FEWEST_ROWS:
+        # Reporting small groups never lets a small reference through: nothing was compared at all.
+        verdict = Verdict.INCONCLUSIVE
+        reason = f"the reference {reference.group} has {reference.rows} rows, too few to judge by"
+    elif small and table.small_groups == "report":
         verdict, reason = Verdict.PASS, f"{one.rows} rows are too few to judge; reported only"
     elif small:
         verdict, reason = Verdict.INCONCLUSIVE, f"{one.rows} rows are too few to judge"
@@ -61,6 +72,8 @@ def told(table: BiasTable, found: BiasVerdict, one: GroupRate) -> CheckResult:
             f"{one.hits} of {one.rows}; ratio to {found.reference} is {one.bounds.value:.3f}, "
             f"at least {one.bounds.low:.3f}, at most {one.bounds.high:.3f}"
         )
+        if verdict is not Verdict.PASS:
+            reason += f"; p that the limit holds {one.p:.4f}, over all groups {one.p_holm:.4f}"
     return CheckResult(
         check=f"{GATE}.{table.group}={one.group}",
         gate=GATE,

@@ -12,8 +12,10 @@ import numpy as np
 from msgspec.structs import replace
 
 from falaj.evaluation.bias import RATES, told
+from falaj.evaluation.quality import JUDGED
+from falaj.evaluation.robustness import name_of
 from falaj.facts.checks import CheckResult, GateReport, Verdict
-from falaj.facts.project import BiasTable, GatesTable
+from falaj.facts.project import BiasTable, GatesTable, QualityTable, RobustnessTable
 from falaj.stats.fairness import axes_of, ratio_gate
 
 __all__ = ["replay"]
@@ -29,7 +31,7 @@ def replay(
     results: list[CheckResult] = []
     for result in report.results:
         results += decided(result, gates)
-    results += unmeasured(report, gates)
+    results += unmeasured(results, gates, compared=report.champion != "")
     return replace(
         report, policy=policy, required=tuple(required), results=tuple(results), waivers=()
     )
@@ -41,14 +43,19 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
     match result.gate:
         case "quality" if quality is None:
             return []
-        case "quality" if quality is not None and result.check == f"quality.{quality.metric}":
-            return [bounded(result, AT_LEAST, quality.at_least)]
-        case "quality" if quality is not None and result.check == "quality.against_champion":
-            return [bounded(result, BELOW, quality.margin_to_champion)]
+        case "quality" if quality is not None and result.metric:
+            # Only the metric that these rules name: another one answers another question.
+            if result.metric == quality.metric:
+                return [worn(bounded(result, AT_LEAST, quality.at_least), quality)]
+            if result.metric == f"loss of {quality.metric}":
+                return [worn(bounded(result, BELOW, quality.margin_to_champion), quality)]
+            return []
         case "bias":
             return biased(result, gates.bias) if gates.bias else []
         case "robustness":
-            return [bounded(result, BELOW, robustness.max_drop)] if robustness else []
+            if robustness is None or gone(result, robustness):
+                return []
+            return [bounded(result, BELOW, robustness.max_drop)]
         case "latency":
             return [bounded(result, BELOW, latency.p99_ms)] if latency else []
         case _:
@@ -71,6 +78,20 @@ def bounded(result: CheckResult, side: str, limit: float) -> CheckResult:
         verdict = result.verdict  # other reasons may have held it, such as a worn-out set
     reason = f"was held against {result.limit:g}; now {side} {limit:g}"
     return replace(result, verdict=verdict, limit=limit, requirement=requirement, reason=reason)
+
+
+def worn(result: CheckResult, table: QualityTable) -> CheckResult:
+    """Rows that judged more candidates than these rules allow pass nobody."""
+    judged = result.details.get(JUDGED, 0)
+    if judged <= table.max_reuse or result.verdict is not Verdict.PASS:
+        return result
+    reason = f"these rows have judged {judged} candidates, more than {table.max_reuse}"
+    return replace(result, verdict=Verdict.INCONCLUSIVE, reason=f"{reason}; {result.reason}")
+
+
+def gone(result: CheckResult, table: RobustnessTable) -> bool:
+    """A loss of inputs that these rules do not ask about."""
+    return result.check.startswith(name_of("")) and result.check not in map(name_of, table.missing)
 
 
 def biased(result: CheckResult, table: BiasTable) -> list[CheckResult]:
@@ -99,18 +120,22 @@ def biased(result: CheckResult, table: BiasTable) -> list[CheckResult]:
     return [told(table, found, one) for one in found.groups if one.group == group]
 
 
-def unmeasured(report: GateReport, gates: GatesTable) -> list[CheckResult]:
+def unmeasured(
+    results: Sequence[CheckResult], gates: GatesTable, *, compared: bool
+) -> list[CheckResult]:
     """What these rules ask for and the stored evidence does not hold."""
     wanted: list[tuple[str, str]] = []
     if gates.quality is not None:
         wanted.append(("quality", f"quality.{gates.quality.metric}"))
+        if compared:
+            wanted.append(("quality", "quality.against_champion"))
     if gates.bias is not None:
         wanted.append(("bias", f"bias.{gates.bias.group}="))
     if gates.robustness is not None:
-        wanted += [("robustness", f"robustness.missing={p}") for p in gates.robustness.missing]
+        wanted += [("robustness", name_of(p)) for p in gates.robustness.missing]
     if gates.latency is not None:
         wanted.append(("latency", "latency.p99"))
-    known = [result.check for result in report.results]
+    known = [result.check for result in results]
     return [
         CheckResult(
             check=check.rstrip("="),

@@ -13,7 +13,7 @@ from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.project import RobustnessTable
 from falaj.stats import paired
 
-__all__ = ["check_robustness", "matching"]
+__all__ = ["check_missing", "check_robustness", "matching", "name_of"]
 
 GATE = "robustness"
 
@@ -32,17 +32,21 @@ def check_robustness(
     rows: EvaluationSet, score: NDArray[np.float64], model: Scorer, table: RobustnessTable
 ) -> list[CheckResult]:
     """For each pattern: take the columns away (NaN), and bound the loss of AUC on the same rows."""
-    return [one(rows, score, model, pattern, table) for pattern in table.missing]
+    return [check_missing(rows, score, model, pattern, table) for pattern in table.missing]
 
 
-def one(
+def name_of(pattern: str) -> str:
+    return f"{GATE}.missing={pattern}"
+
+
+def check_missing(
     rows: EvaluationSet,
     score: NDArray[np.float64],
     model: Scorer,
     pattern: str,
     table: RobustnessTable,
 ) -> CheckResult:
-    check = f"{GATE}.missing={pattern}"
+    check = name_of(pattern)
     places = matching(pattern, rows.columns)
     if not places:
         return CheckResult(

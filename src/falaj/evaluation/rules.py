@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import timedelta
+from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
 from falaj.base.errors import FalajError, NotAllowed, NotFound
@@ -11,7 +13,10 @@ from falaj.facts.checks import CheckResult, GateReport, Verdict
 from falaj.facts.project import GatesTable
 from falaj.facts.wire import digest
 
-__all__ = ["html", "junit", "markdown", "may_waive", "policy_digest"]
+__all__ = ["Row", "explain", "html", "junit", "markdown", "may_waive", "policy_digest"]
+
+# What XML 1.0 cannot hold, and UTF-8 neither: control signs and lone surrogates in data or errors.
+UNSPEAKABLE = re.compile("[^\\t\\n\\r\\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 LONGEST_WAIVER = timedelta(days=365)
 
@@ -55,6 +60,40 @@ def may_waive(
         )
 
 
+class Row(NamedTuple):
+    """One check for a table: every text on one line and printable."""
+
+    check: str
+    verdict: str
+    value: str
+    interval: str
+    requirement: str
+    reason: str
+
+
+def explain(report: GateReport) -> list[Row]:
+    """The report for people, one row a check, in the order in which they were made."""
+    return [
+        Row(
+            line(r.check),
+            str(r.verdict),
+            "" if r.value is None else f"{r.value:.4g} {r.unit}".strip(),
+            interval(r),
+            line(r.requirement),
+            line(r.reason),
+        )
+        for r in report.results
+    ]
+
+
+def line(text: str) -> str:
+    return " ".join(speakable(text).split())
+
+
+def speakable(text: str) -> str:
+    return UNSPEAKABLE.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
 def junit(report: GateReport) -> str:
     """JUnit XML for CI: only a pass is a pass; inconclusive is a failure that says so."""
     lines = [
@@ -68,12 +107,15 @@ def junit(report: GateReport) -> str:
     ]
     for result in report.results:
         lines.append(
-            f"  <testcase classname={quoteattr(result.gate)} name={quoteattr(result.check)}>"
+            f"  <testcase classname={quoteattr(result.gate)} "
+            f"name={quoteattr(speakable(result.check))}>"
         )
         tag = {Verdict.ERROR: "error", Verdict.SKIPPED: "skipped"}.get(result.verdict, "failure")
         if result.verdict is not Verdict.PASS:
-            said = quoteattr(f"{result.verdict}: {result.reason}")
-            lines.append(f"    <{tag} message={said}>{escape(result.requirement)}</{tag}>")
+            said = quoteattr(speakable(f"{result.verdict}: {result.reason}"))
+            lines.append(
+                f"    <{tag} message={said}>{escape(speakable(result.requirement))}</{tag}>"
+            )
         lines.append("  </testcase>")
     return "\n".join([*lines, "</testsuite>", ""])
 
@@ -84,9 +126,8 @@ def bad(result: CheckResult) -> bool:
 
 def markdown(report: GateReport) -> str:
     rows = ["| check | verdict | measured | required | why |", "|---|---|---|---|---|"]
-    for r in report.results:
-        value = "" if r.value is None else f"{r.value:.4g} {r.unit}".strip()
-        cells = (r.check, str(r.verdict), value, r.requirement, r.reason)
+    for r in explain(report):
+        cells = (r.check, r.verdict, f"{r.value} {r.interval}".strip(), r.requirement, r.reason)
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join([*rows, ""])
 
@@ -104,8 +145,8 @@ def html(report: GateReport) -> str:
     """One page without script or outside parts; every text is escaped."""
     rows = "".join(
         f'<tr><td>{escape(r.check)}</td><td class="{r.verdict}">{MARKS[r.verdict]} {r.verdict}</td>'
-        f"<td>{escape(interval(r))}</td><td>{escape(r.requirement)}</td><td>{escape(r.reason)}</td></tr>"
-        for r in report.results
+        f"<td>{escape(f'{r.value} {r.interval}'.strip())}</td><td>{escape(r.requirement)}</td><td>{escape(r.reason)}</td></tr>"
+        for r in explain(report)
     )
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>'
@@ -119,9 +160,9 @@ def html(report: GateReport) -> str:
 
 
 def interval(r: CheckResult) -> str:
-    """Value with its one-sided 95 % bounds, as far as they are known."""
-    if r.value is None:
+    """One-sided 95 % bounds, as far as they are known."""
+    if r.low is None and r.high is None:
         return ""
     low = "" if r.low is None else f"{r.low:.4g}"
     high = "" if r.high is None else f"{r.high:.4g}"
-    return f"{r.value:.4g} {r.unit} [{low}, {high}]".replace("  ", " ")
+    return f"[{low}, {high}]"

@@ -11,15 +11,16 @@ from numpy.typing import NDArray
 from falaj.evaluation.bias import check_bias
 from falaj.evaluation.latency import check_latency
 from falaj.evaluation.quality import check_against_champion, check_quality
-from falaj.evaluation.robustness import check_robustness
+from falaj.evaluation.robustness import check_missing, name_of
 from falaj.evaluation.sets import EvaluationSet, Scorer
 from falaj.facts.checks import CheckResult, GateReport, Verdict
 from falaj.facts.data import ContractReport
-from falaj.facts.project import GatesTable
+from falaj.facts.project import GatesTable, RobustnessTable
 
 __all__ = ["measure"]
 
 HALF = 0.5
+CLASSES = (0, 1)
 OnCheck = Callable[[CheckResult], None]
 
 
@@ -48,18 +49,21 @@ def measure(
     limit = HALF if threshold is None else threshold
     results: list[CheckResult] = []
 
-    def make(gate: str, check: Callable[[], Sequence[CheckResult]]) -> None:
-        for result in guarded(gate, check):
+    def keep(made: Sequence[CheckResult]) -> None:
+        for result in made:
             results.append(result)
             on_check(result)
+
+    def make(gate: str, check: Callable[[], Sequence[CheckResult]]) -> None:
+        keep(guarded(gate, check))
 
     make("data", lambda: [result for report in contracts for result in report.results])
     make("security", lambda: security)
     scores = guarded_scores(score, candidate)
     if isinstance(scores, CheckResult):
-        results.append(scores)
-    elif candidate.y.min(initial=1) == candidate.y.max(initial=0):
-        results.append(one_class(candidate))
+        keep([scores])
+    elif len(np.unique(candidate.y)) < len(CLASSES):
+        keep([one_class(candidate)])
     else:
         quality, bias, robustness = gates.quality, gates.bias, gates.robustness
         if quality is not None:
@@ -71,14 +75,20 @@ def measure(
                 "quality",
                 lambda: [
                     check_against_champion(
-                        candidate.y, scores, champion(candidate.x), limit, quality
+                        candidate.y,
+                        scores,
+                        champion(candidate.x),
+                        limit,
+                        quality,
+                        reuse=reuse,
                     )
                 ],
             )
         if bias is not None:
             make("bias", lambda: check_bias(candidate, scores, limit, bias))
         if robustness is not None:
-            make("robustness", lambda: check_robustness(candidate, scores, score, robustness))
+            for pattern in robustness.missing:
+                keep([guarded_missing(candidate, scores, score, pattern, robustness)])
     latency = gates.latency
     if latency is not None and latencies_us is not None:
         make("latency", lambda: [check_latency(latencies_us, latency)])
@@ -99,12 +109,40 @@ def guarded(gate: str, check: Callable[[], Sequence[CheckResult]]) -> Sequence[C
         return [broken(gate, error)]
 
 
+def guarded_missing(
+    rows: EvaluationSet,
+    scores: NDArray[np.float64],
+    model: Scorer,
+    pattern: str,
+    table: RobustnessTable,
+) -> CheckResult:
+    """A model that breaks without an input is not robust: that is a failure, not a broken check."""
+    try:
+        return check_missing(rows, scores, model, pattern, table)
+    except Exception as error:
+        return CheckResult(
+            check=name_of(pattern),
+            gate="robustness",
+            verdict=Verdict.FAIL,
+            reason=f"no answers without these inputs: {type(error).__name__}: {error}",
+            n=len(rows.y),
+        )
+
+
 def guarded_scores(score: Scorer, rows: EvaluationSet) -> NDArray[np.float64] | CheckResult:
     """The candidate's scores; a model that gives no number cannot be judged."""
     try:
         found = score(rows.x)
     except Exception as error:
         return broken("quality", error)
+    if found.shape != rows.y.shape:
+        return CheckResult(
+            check="quality.scores",
+            gate="quality",
+            verdict=Verdict.ERROR,
+            reason=f"got scores of shape {found.shape}, expected one for each of {len(rows.y)} rows",
+            n=len(rows.y),
+        )
     bad = int((~np.isfinite(found)).sum())
     if bad:
         return CheckResult(
@@ -118,12 +156,14 @@ def guarded_scores(score: Scorer, rows: EvaluationSet) -> NDArray[np.float64] | 
 
 
 def one_class(rows: EvaluationSet) -> CheckResult:
+    n = len(rows.y)
+    what = f"the {n} held-out rows are all of one class" if n else "there are no held-out rows"
     return CheckResult(
         check="quality.classes",
         gate="quality",
         verdict=Verdict.INCONCLUSIVE,
-        reason=f"the {len(rows.y)} held-out rows are all of one class: nothing can be told apart",
-        n=len(rows.y),
+        reason=f"{what}: nothing can be told apart",
+        n=n,
     )
 
 

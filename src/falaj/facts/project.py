@@ -99,7 +99,9 @@ class ModelTable(Fact, frozen=True, kw_only=True):
 
 class DatasetTable(Fact, frozen=True, kw_only=True):
     name: Annotated[Name, _is("The name that a pipeline asks for.")]
-    source: Annotated[Words, _is("Path or pattern of the files, relative to falaj.toml.")]
+    source: Annotated[
+        Words, _is("Pattern of files, relative to falaj.toml, or a table of a lake or database.")
+    ]
     contract: Annotated[str, _is("The data contract's file, relative to falaj.toml.")] = ""
     classification: Annotated[
         Classification, _is("How protected it is; personal and above forbid plain HTTP.")

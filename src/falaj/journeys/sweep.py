@@ -51,18 +51,18 @@ def sweep(ground: Ground, permit: Permit, *, days: float, dry_run: bool) -> Swep
     runs: dict[str, tuple[Run, bytes]] = {}
     needed: set[str] = set()
     named: set[str] = set()
-    for noun, id, body in ground.store.bodies():
+    for noun, name, body in ground.store.bodies():
         if noun == "run":
-            runs[id] = (decode(Run, body), body)
+            runs[name] = (decode(Run, body), body)
         else:
             needed |= digests_in(body)
             named |= {found.decode() for found in ULID.findall(body)}
     refuse_while_running(runs)
     horizon = ground.now() - timedelta(days=days)
-    kept = {id for id, (run, _) in runs.items() if id in named or run.started >= horizon}
+    kept = {one for one, (run, _) in runs.items() if one in named or run.started >= horizon}
     keys: set[str] = set()
-    for id in kept:
-        run, body = runs[id]
+    for one in kept:
+        run, body = runs[one]
         needed |= digests_in(body)
         keys |= {step.key for step in run.steps}
     stale = []

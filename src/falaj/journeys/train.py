@@ -138,7 +138,11 @@ def contracts(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> tuple[Co
         if kept is None:
             ground.tell(f"contract {handle.name}: {handle.version.rows:,} rows")
             report = validate(
-                handle, references=datasets, mask_key=ground.mask_key, at=ground.now()
+                handle,
+                references=datasets,
+                mask_key=ground.mask_key,
+                at=ground.now(),
+                sql=ground.sql,
             )
         else:
             report = decode(ContractReport, kept.encode())
@@ -244,7 +248,7 @@ def ended(
         started,
         status=RunStatus.FAILED if error else RunStatus.OK,
         ended=ground.now(),
-        error=f"{error.code}: {error}" if error else "",
+        error=in_words(error) if error else "",
     )
     if outcome is not None:
         after = replace(
@@ -287,6 +291,22 @@ def ended(
     if error is not None:
         raise error
     return after
+
+
+def in_words(error: FalajError) -> str:
+    """At most 20 lines: the code and the message, the user's line, what led there."""
+    first = error.problems[0]
+    lines = [f"{error.code}: {error}"]
+    if first.place is not None:
+        text = first.place.excerpt[0][1] if first.place.excerpt else ""
+        lines.append(
+            f"  --> {first.place.file}:{first.place.line} {first.place.note}  {text}".rstrip()
+        )
+    lines += [f"      {line}" for line in first.why.splitlines()]
+    if len(error.problems) > 1:
+        others = ", ".join(problem.message for problem in error.problems[1:4])
+        lines.append(f"  and {len(error.problems) - 1} more: {others}")
+    return "\n".join(line[:300] for line in lines[:20])
 
 
 def points_of(ground: Ground, done: Run) -> list[Series]:

@@ -34,7 +34,7 @@ def each(
     place = place_of(sys._getframe(1), plan.root)  # noqa: SLF001 the caller's line
     if not isinstance(step, Step):
         plan.refuse(
-            "not-a-step",
+            "pipelines.not-a-step",
             f"falaj.map: got {type(step).__name__}, expected a step",
             place,
             "decorate the function with @step",
@@ -46,7 +46,7 @@ def each(
         return node  # type: ignore[no-any-return]
     if not isinstance(given, list | tuple):
         plan.refuse(
-            "not-a-list",
+            "pipelines.not-a-list",
             f"falaj.map: got {type(items).__name__}, expected a list",
             place,
             "pass a list, or the answer of a step that returns one",
@@ -69,7 +69,7 @@ def when(condition: bool, step: Callable[P, R], /, *args: P.args, **kwargs: P.kw
     place = place_of(sys._getframe(1), plan.root)  # noqa: SLF001 the caller's line
     if not isinstance(step, Step):
         plan.refuse(
-            "not-a-step",
+            "pipelines.not-a-step",
             f"falaj.when: got {type(step).__name__}, expected a step",
             place,
             "decorate the function with @step; pass its arguments behind it",
@@ -81,7 +81,7 @@ def when(condition: bool, step: Callable[P, R], /, *args: P.args, **kwargs: P.kw
         return node  # type: ignore[no-any-return]
     if not isinstance(given, bool):
         plan.refuse(
-            "condition-type",
+            "pipelines.condition-type",
             f"falaj.when: got {type(condition).__name__}, expected a bool",
             place,
             "pass True or False, or the answer of a step that returns a bool",

@@ -231,7 +231,8 @@ class _Recorder:
         """A pipeline used inside another one is part of it."""
 
     def refuse(self, code: str, message: str, place: Place, fix: str) -> None:
-        self.find(code, message, place, fix=fix)
+        """A finding of another module, with its whole code."""
+        self.findings.append(Problem(code=code, message=message, place=place, fix=fix))
 
     def call(
         self,

@@ -36,7 +36,7 @@ class SweptBlobs(Protocol):
     """Bytes that nothing needs any more can be looked for and removed."""
 
     def kept(self) -> Iterator[tuple[str, int, float]]:
-        """All blobs: digest, bytes, Unix seconds of when it was last written or asked for by put."""
+        """All blobs: digest, bytes, Unix seconds of when it was written."""
 
     def remove(self, digest: str) -> None:
         """Not an error when it is gone."""

@@ -17,6 +17,7 @@ from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.executor import Executor
 from falaj.ports.prober import Prober
+from falaj.ports.queries import SqlEngine
 from falaj.ports.runs import Runs
 from falaj.ports.signer import Keys
 from falaj.ports.store import Store
@@ -61,6 +62,7 @@ class Ground:
     workers: Callable[[int, int], Executor] | None = None
     on_step: Callable[[str, str, float], None] = _unheard
     tables: tuple[TableReader, ...] = ()
+    sql: SqlEngine | None = None
     runs: Runs | None = None
 
     @property

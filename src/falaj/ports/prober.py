@@ -18,7 +18,9 @@ class Prober(Protocol):
     def time_answers(
         self, folder: Path, trust: Path, model: str, rows: NDArray[np.float32], requests: int
     ) -> NDArray[np.int64]:
-        """Microseconds from sending to the last byte of the answer, shape (requests,).
+        """Microseconds from sending to the last byte of each answer, at most `requests` of them.
 
-        rows: shape (n, d), asked in turn. Raises FalajError when the release cannot be served.
+        rows: shape (n, d), asked in turn, for the one input of the model. Fewer answers than asked
+        for mean that the time was over. Raises FalajError when the release cannot be served, stops
+        answering or refuses a row. No process is left behind.
         """

@@ -37,6 +37,7 @@ def live(prepared, tmp_path_factory, request):
     for line in (
         ("--as", "layla", "approve", "CHG-0001", "-m", "read it"),
         ("rollout", "start", "CHG-0001", "--watch"),
+        ("run", "-p", "slope=1.5"),
     ):
         done = run_here(root, *line)
         assert done.code == 0, done.err

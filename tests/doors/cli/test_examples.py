@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from commands import examples, find, leaves, words
+from msgspec.structs import replace
 from small_project import TOML, write_project
 
 from falaj.app import Works
 from falaj.base.errors import Exit
 from falaj.facts.access import Action, Resource, ResourceKind
+from falaj.facts.runs import Run
 
 # Endless, or minutes long: their words are read, and their own tests run them.
 READ_ONLY = (
@@ -64,6 +66,8 @@ PREPARED = (
     ("falaj verify .falaj/releases/flight-delay/1.0.0", 0),
     ("falaj audit log", 0),
     ("falaj audit log --limit 5 --json", 0),
+    ("falaj gc --dry-run", 0),
+    ("falaj gc --days 90", 0),
 )
 REFUSED = (('falaj --as layla reject CHG-0001 -m "read the evidence"', 0),)
 REFUSED_ALONE = (('falaj --as layla reject -m "read the evidence"', 0),)
@@ -99,6 +103,18 @@ DIRECT = (  # two releases that went straight to all callers: there is a way bac
     ('falaj rollback production -m "wrong data" --no-wait', 0),
     ('falaj rollback production -m "customers complain"', 0),
 )
+RUNS = (
+    ("falaj runs list", 0),
+    ('falaj runs list "metrics.auc > 0.7 and params.month_to = 4"', 0),
+    ('falaj runs list --order "metrics.auc desc" --limit 5', 0),
+    ("falaj runs show", 0),
+    ("falaj runs show 01J8ZC2T --html run.html", 0),
+    ("falaj runs diff 01J8ZC2T", 0),
+    ("falaj runs diff 01J8ZC2T 01J8ZD9Q --json", 0),
+    ("falaj runs log latest train", 0),
+    ("falaj runs log 01J8ZC2T train --attempt 1", 0),
+    ("falaj run --from 01J8ZC2T --only train", 0),
+)
 WAIVING = (
     ("falaj gate", Exit.INCONCLUSIVE),
     ('falaj --as noor waive bias.origin_airport=LGA -m "10 rows a month" --for 30d', 0),
@@ -115,8 +131,19 @@ metric = "equal_opportunity_ratio"
 at_least = 0.80
 """
 )
+PROFILED = (
+    ("falaj data contract init flights", 0),
+    ("falaj data contract init flights -o proposed.odcs.yaml", 0),
+    ("falaj data profile flights", 0),
+    ("falaj data profile flights --by carrier --write profile.html", 0),
+    ("falaj data check", 0),
+    ("falaj data check flights --write report.html", 0),
+    ("falaj data contract diff old.odcs.yaml new.odcs.yaml", Exit.GATE_FAIL),
+    ("falaj data contract diff old.odcs.yaml new.odcs.yaml --json", Exit.GATE_FAIL),
+)
 STORIES = (
-    WAIVING, EMPTY, EMPTY_AGAIN, BARE, PREPARED, REFUSED, REFUSED_ALONE, ANSWERING, DIRECT,
+    PROFILED,
+    RUNS, WAIVING, EMPTY, EMPTY_AGAIN, BARE, PREPARED, REFUSED, REFUSED_ALONE, ANSWERING, DIRECT,
 )  # fmt: skip
 
 
@@ -211,6 +238,19 @@ def test_saying_no(here, workspace, story):
     )
 
 
+def test_runs_that_were(here, workspace):
+    """The run of the project under the ids that the examples name."""
+    works = Works.open(workspace)
+    (run,) = works.ground.store.find(Run)
+    with works.ground.store.begin() as unit:
+        for number, first in enumerate(("01J8ZC2T", "01J8ZD9Q")):
+            unit.add(replace(run, id=f"{first}{'0' * 18}", seed=number))
+        unit.append(works.ground.event("run.ok", "t", "run/x", {}))
+    works.close()
+    tell(here, workspace, RUNS)
+    assert (workspace / "run.html").is_file()
+
+
 def test_what_data_could_not_decide(here, workspace):
     (workspace / "falaj.toml").write_text(UNDECIDED)
     tell(here, workspace, WAIVING)
@@ -233,3 +273,21 @@ def test_going_back_and_forth(here, living):
     )
     (living / "falaj.toml").write_text(direct)
     tell(here, living, DIRECT)
+
+
+def test_with_datasets(here, tmp_path):
+    named = 'name = "flights"\nsource = "rows.csv"\ncontract = "flights.odcs.yaml"'
+    toml = TOML.replace('name = "rows"\nsource = "rows.csv"', named)
+    root = write_project(tmp_path / "data", toml=toml)
+    rows = (root / "rows.csv").read_text().splitlines()
+    words = ["carrier", *(("AA", "UA")[i % 2] for i in range(len(rows) - 1))]
+    (root / "rows.csv").write_text("".join(f"{r},{w}\n" for r, w in zip(rows, words, strict=True)))
+    head = (
+        "apiVersion: v3.1.0\nkind: DataContract\nid: f\nname: f\nversion: 1.0.0\nstatus: active\n"
+    )
+    for name, column in (("flights", "y"), ("old", "y"), ("new", "a")):
+        text = f"{head}schema:\n  - name: flights\n    properties: [{{name: {column}}}]\n"
+        (root / f"{name}.odcs.yaml").write_text(text)
+    tell(here, root, PROFILED)
+    assert (root / "contracts" / "flights.odcs.yaml").is_file()
+    assert (root / "profile.html").is_file()

@@ -46,6 +46,8 @@ READING = {  # the schema's name -> what is typed in a project with everything
     "run": ("run",),
     "run-explain": ("run", "--explain"),
     "gate": ("gate", "--explain"),
+    "runs": ("runs", "list"),
+    "runs-diff": ("runs", "diff", "FIRST"),  # the id of the oldest run stands there
     "releases": ("release", "list"),
     "release-view": ("release", "show", "1.0.0"),
     "changes": ("change", "list"),
@@ -59,9 +61,16 @@ READING = {  # the schema's name -> what is typed in a project with everything
 }
 
 
+def named(here, root, line):
+    if "FIRST" not in line:
+        return line
+    oldest = here(root, "runs", "list", "--json").json()["data"][-1]["id"]
+    return tuple(oldest if word == "FIRST" else word for word in line)
+
+
 @pytest.mark.parametrize(("schema", "line"), READING.items(), ids=READING)
 def test_stdout_is_one_document(here, live, schema, line):
-    done = here(live, *line, "--json")
+    done = here(live, *named(here, live, line), "--json")
     assert done.code == 0, done.err
     assert done.out.count("\n") == 1
     document = done.json()
@@ -90,7 +99,7 @@ def test_everything_that_reads_speaks_json():
     assert dumb == {
         "init", "up", "change take", "rollout start", "rollout pause", "rollout resume",
         "rollout abort", "rollback", "serve", "worker", "evidence export", "access add",
-        "access token", "explain",
+        "access token", "explain", "runs log",
     }, "a command that reads has --json"  # fmt: skip
 
 

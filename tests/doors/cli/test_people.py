@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from small_project import write_project
-from typing_hands import environment
+from typing_hands import environment, run_apart
 
 import falaj
 from falaj.base.errors import Exit
@@ -21,85 +21,72 @@ from falaj.doors.cli.codes import explanations
 ESCAPE = "\x1b["
 
 
-def broken(root):
-    """A folder where the store's file should be: nothing of ours foresees it."""
-    state = root / ".falaj"
-    shutil.rmtree(state, ignore_errors=True)
-    (state / "store.db").mkdir(parents=True)
-    state.chmod(0o700)
-    return root
+SECRET = "hunter2-of-a-policy"
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    """A copy of the program with a rule that does not fit: a mistake of ours that nobody foresees."""
+    source = shutil.copytree(
+        Path(falaj.__file__).parent,
+        tmp_path_factory.mktemp("broken") / "src" / "falaj",
+        ignore=shutil.ignore_patterns("__pycache__"),
+    )
+    policy = source / "access" / "policy" / "base.cedar"
+    rule = f'permit(principal, action == Falaj::Action::"{SECRET}", resource);'
+    policy.write_text(policy.read_text() + rule)
+    return source.parent
 
 
 @pytest.fixture
-def wreck(tmp_path):
-    return broken(write_project(tmp_path / "secret-customer"))
-
-
-def reports(folder):
-    return sorted(folder.glob("falaj-crash-*.txt"))
-
-
-def test_a_crash_leaves_a_redacted_report_and_no_traceback(apart, wreck, tmp_path):
-    scratch = tmp_path / "tmp"
+def crash(broken, tmp_path):
+    """Type something into the broken program; returns the answer and the reports that it left."""
+    root = write_project(tmp_path / "secret-customer")
+    scratch = tmp_path / "scratch"
     scratch.mkdir()
-    done = apart(wreck, "status", TMPDIR=str(scratch))
+
+    def type_(*line):
+        done = run_apart(root, *line, PYTHONPATH=str(broken), TMPDIR=str(scratch))
+        return done, sorted(scratch.glob("falaj-crash-*.txt"))
+
+    return type_
+
+
+def test_a_crash_leaves_a_redacted_report_and_no_traceback(crash, tmp_path):
+    done, (report,) = crash("status")
     assert done.code == Exit.INTERNAL
     assert done.out == ""
     assert "Traceback" not in done.err
     assert "error[cli.crash]" in done.err
-    (report,) = reports(scratch)
-    assert str(report) in done.err.replace("\n", "").replace("  ", "") or report.name in done.err
+    assert report.name in done.err
     text = report.read_text()
     assert "verb: status" in text
-    assert re.search(r"^  \w+\.py:\d+ in \w+$", text, re.MULTILINE), "where in our code it happened"
-    for value in (str(wreck), wreck.name, "unable to open", "sqlite:///", str(Path.home())):
+    assert re.search(r"^  \w+\.py:\d+ in \w+$", text, re.MULTILINE), "where in our code it was"
+    for value in (str(tmp_path), "secret-customer", SECRET, "policies do not fit"):
         assert value not in text
+        assert value not in done.err.replace(str(report), "")
     assert report.stat().st_mode & 0o077 == 0
 
 
-def test_a_crash_speaks_to_machines_too(here, wreck, tmp_path, monkeypatch):
-    scratch = tmp_path / "tmp"
-    scratch.mkdir()
-    monkeypatch.setattr("tempfile.tempdir", str(scratch))
-    done = here(wreck, "status", "--json")
+def test_a_crash_speaks_to_machines_too(crash):
+    done, found = crash("status", "--json")
     told = done.json()
     assert (done.code, told["code"], told["exit"], told["status"]) == (1, "cli.crash", 1, 500)
-    assert len(reports(scratch)) == 1
+    assert len(found) == 1
 
 
-def test_who_asks_for_the_traceback_gets_it(apart, wreck, tmp_path):
-    scratch = tmp_path / "tmp"
-    scratch.mkdir()
-    done = apart(wreck, "--debug", "status", TMPDIR=str(scratch))
+def test_who_asks_for_the_traceback_gets_it(crash):
+    done, found = crash("--debug", "status")
     assert done.code == 1
     assert "Traceback" in done.err
-    assert reports(scratch) == []
+    assert found == []
 
 
-def test_rules_that_do_not_fit_stop_the_start(tmp_path):
-    """A policy of its own in a copy of the program: nothing is served under half a law."""
-    source = shutil.copytree(
-        Path(falaj.__file__).parent,
-        tmp_path / "src" / "falaj",
-        ignore=shutil.ignore_patterns("__pycache__"),
-    )
-    policy = source / "access" / "policy" / "base.cedar"
-    policy.write_text(
-        policy.read_text() + 'permit(principal, action == Falaj::Action::"rule", resource);'
-    )
-    root = write_project(tmp_path / "project")
-    for line in (("status",), ("up", "--port", "0")):
-        done = subprocess.run(
-            [sys.executable, "-m", "falaj", *line],
-            cwd=root,
-            env=environment(PYTHONPATH=str(source.parent), TMPDIR=str(tmp_path)),
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
-        )
-        assert done.returncode == Exit.INTERNAL, done.stderr
-        assert "falaj is up" not in done.stdout
+def test_rules_that_do_not_fit_stop_the_start(crash):
+    """Nothing is served under half a law."""
+    done, _ = crash("up", "--port", "0")
+    assert done.code == Exit.INTERNAL
+    assert "falaj is up" not in done.out
 
 
 OUTSIDE = {

@@ -40,6 +40,7 @@ ON = {  # what an action can be asked on at all
     A.RETRAIN: MODELS,
     A.EXPORT_EVIDENCE: MODELS,
     A.MANAGE_ACCESS: {K.PROJECT},
+    A.SWEEP: {K.PROJECT},
 }
 MAY = {  # besides reading
     Role.OWNER: set(A) - {A.WAIVE},

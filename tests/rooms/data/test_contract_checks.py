@@ -105,6 +105,12 @@ CASES = {
         (texts("JFK", None), 0), (texts("jfk", "EWR", "LGA"), 2)]),
     "allowed numbers": ("a.allowed", column("enum: [1, 2]"), [
         (ints(1, 2, None), 0), (ints(3), 1)]),
+    "allowed floats": ("a.allowed", column("enum: [1, 2.5]"), [
+        (floats(1.0, 2.5, None), 0), (floats(3.0, NAN), 2)]),
+    "allowed days": ("a.allowed", column("enum: [2020-01-01, 'no day']"), [
+        (pl.DataFrame({"a": [date(2020, 1, 1), None]}), 0), (pl.DataFrame({"a": [date(2019, 1, 1)]}), 1)]),
+    "allowed booleans": ("a.allowed", column("enum: [true]"), [
+        (pl.DataFrame({"a": [True, None]}), 0), (pl.DataFrame({"a": [False]}), 1)]),
     "unique": ("a.unique", column("unique: true"), [
         (ints(1, 2, None, None), 0), (ints(1, 1, 1, 2, 2), 3)]),
     "key": ("a.key", column("primaryKey: true"), [

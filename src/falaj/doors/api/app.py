@@ -18,12 +18,14 @@ from falaj.doors.api.routes import (
     access,
     audit,
     changes,
+    data,
     gates,
     monitoring,
     releases,
     rollouts,
     runs,
     status,
+    sweep,
 )
 from falaj.facts.access import Action, Principal, ResourceKind
 
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "create"]
 
 VERSION = "1"
-PAGES = (access, audit, changes, gates, monitoring, releases, rollouts, runs, status)
+PAGES = (access, audit, changes, data, gates, monitoring, releases, rollouts, runs, status, sweep)
 
 
 def works_of(state: State) -> Any:

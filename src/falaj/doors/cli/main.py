@@ -22,6 +22,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "up": ("Start", "Serve the API and work off what waits, in one process."),
     "run": ("Build", "Run a pipeline; unchanged steps come from the cache."),
     "runs": ("Build", "List, show and compare runs; read what a step printed."),
+    "data": ("Build", "Check and profile datasets; propose and compare contracts."),
     "gate": ("Build", "Tell whether a model would pass, and why not."),
     "waive": ("Build", "Let an inconclusive check through, with reason and expiry."),
     "release": ("Release", "Create, list and show signed releases."),
@@ -119,8 +120,10 @@ def answer() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted; nothing is lost, run it again", err=True)
         return 130
-    except SystemExit as end:  # how click ends when the reader (head, less) has seen enough
-        return 0 if isinstance(end.__context__, BrokenPipeError) else 1
+    except SystemExit:
+        if hasattr(sys.stdout, "wrapped"):  # click's own: the reader (head, less) has seen enough
+            return 0
+        raise
     except Exception as error:
         if "--debug" in sys.argv:
             raise

@@ -8,9 +8,10 @@ import os
 import select
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from falaj.base.errors import FalajError
 
@@ -22,7 +23,15 @@ __all__ = ["LocalProber"]
 
 START_S: Final = 30.0
 BOUND_S: Final = 120.0
+ANSWER_S: Final = 10.0
+STOP_S: Final = 10.0
 WARM_UP: Final = 100
+
+SERVE: Final = (
+    "import sys; from pathlib import Path; "
+    "from falaj.doors.predict.main import serve_folder; "
+    "sys.exit(serve_folder(Path(sys.argv[1]), Path(sys.argv[2]), 0))"
+)
 
 
 class LocalProber:
@@ -33,85 +42,104 @@ class LocalProber:
     ) -> NDArray[np.int64]:
         import numpy as np
 
-        bodies = [body(row) for row in rows]
-        child = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                (
-                    "import sys; from pathlib import Path; "
-                    "from falaj.doors.predict.main import serve_folder; "
-                    "sys.exit(serve_folder(Path(sys.argv[1]), Path(sys.argv[2]), 0))"
-                ),
-                str(folder),
-                str(trust),
-            ],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
-        )
-        try:
-            host, port = address(child)
-            return np.array(timed(host, port, model, bodies, requests), dtype=np.int64)
-        finally:
-            child.terminate()
+        if not len(rows):
+            raise failed("there are no rows to ask with", "the held-out rows are empty")
+        # A file, not a pipe: a server that complains a lot must not stop at a full pipe.
+        with tempfile.TemporaryFile() as words:
+            child = subprocess.Popen(
+                # -P: a numpy.py in the folder of the project is not the numpy of the server.
+                [sys.executable, "-P", "-c", SERVE, str(folder), str(trust)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=words,
+                env={k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"},
+            )
             try:
-                child.wait(timeout=10)
-            except subprocess.TimeoutExpired:
-                child.kill()
-                child.wait()
+                host, port = address(child)
+                return np.array(timed(host, port, model, rows, requests), dtype=np.int64)
+            except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+                stop(child)
+                why = said(words) or f"{type(error).__name__}: {error}"
+                raise failed("the release could not be served for measuring", why) from None
+            finally:
+                stop(child)
 
 
-def body(row: Any) -> bytes:
-    values = [None if value != value else float(value) for value in row]  # noqa: PLR0124 NaN
-    tensor = {"name": "features", "shape": [1, len(values)], "datatype": "FP32", "data": values}
-    return json.dumps({"inputs": [tensor]}).encode()
+def failed(message: str, why: str) -> FalajError:
+    fix = "falaj serve FOLDER shows the same"
+    return FalajError("target.probe-failed", message, why=why, fix=fix)
+
+
+def said(words: IO[bytes]) -> str:
+    """The end of what the server complained about."""
+    words.seek(0)
+    return words.read().decode(errors="replace")[-2000:].strip()
+
+
+def stop(child: subprocess.Popen[bytes]) -> None:
+    child.terminate()
+    try:
+        child.wait(timeout=STOP_S)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+    if child.stdout is not None:
+        child.stdout.close()
 
 
 def address(child: subprocess.Popen[bytes]) -> tuple[str, int]:
-    """Where the server listens, from the line that it prints when it is ready."""
+    """Where the server listens, from the line that it prints when it is ready.
+
+    Raises ValueError or KeyError when it ends, stays silent, or says something else.
+    """
     assert child.stdout is not None  # noqa: S101 asked for above
-    assert child.stderr is not None  # noqa: S101
     ready, _, _ = select.select([child.stdout], [], [], START_S)
-    line = child.stdout.readline() if ready else b""
-    try:
-        url = json.loads(line)["url"]
-    except (ValueError, KeyError, TypeError):
-        child.kill()
-        said = child.stderr.read().decode(errors="replace")[-2000:]
-        raise FalajError(
-            "target.probe-failed",
-            "the release could not be served for measuring",
-            why=said or "it did not say why",
-            fix="falaj serve FOLDER shows the same",
-        ) from None
-    host, _, port = url.removeprefix("http://").rpartition(":")
+    if not ready:
+        raise TimeoutError(f"it was not ready after {START_S:g} s")
+    host, _, port = (
+        json.loads(child.stdout.readline())["url"].removeprefix("http://").rpartition(":")
+    )
     return host, int(port)
 
 
-def timed(host: str, port: int, model: str, bodies: list[bytes], requests: int) -> list[int]:
+def timed(host: str, port: int, model: str, rows: NDArray[np.float32], requests: int) -> list[int]:
+    """Microseconds of each answer; fewer than asked for when the time is over."""
     found: list[int] = []
     end = time.monotonic() + BOUND_S
-    wire = http.client.HTTPConnection(host, port, timeout=10)
-    path = f"/v2/models/{model}/infer"
+    wire = http.client.HTTPConnection(host, port, timeout=ANSWER_S)
+    path = f"/v2/models/{model}"
     try:
+        tensors = json.loads(ask(wire, "GET", path))["inputs"]
+        if len(tensors) != 1:
+            raise failed(f"the model has {len(tensors)} inputs", "one matrix of rows is measured")
+        bodies = [body(row, tensors[0]) for row in rows]
         for number in range(WARM_UP + requests):
             if time.monotonic() > end:
                 break  # fewer answers make the gate inconclusive, never endless
             started = time.perf_counter_ns()
-            wire.request("POST", path, bodies[number % len(bodies)])
-            answer = wire.getresponse()
-            said = answer.read()
+            ask(wire, "POST", f"{path}/infer", bodies[number % len(bodies)])
             took = (time.perf_counter_ns() - started) // 1000
-            if answer.status != 200:
-                raise FalajError(
-                    "target.probe-failed",
-                    f"the served release answered {answer.status}",
-                    why=said.decode(errors="replace")[:500],
-                )
             if number >= WARM_UP:
                 found.append(took)
     finally:
         wire.close()
     return found
+
+
+def ask(wire: http.client.HTTPConnection, verb: str, path: str, sent: bytes | None = None) -> bytes:
+    wire.request(verb, path, sent)
+    answer = wire.getresponse()
+    text = answer.read()
+    if answer.status != http.HTTPStatus.OK:
+        raise failed(
+            f"the served release answered {answer.status}", text.decode(errors="replace")[:500]
+        )
+    return text
+
+
+def body(row: Any, tensor: dict[str, Any]) -> bytes:
+    """One row as the served model wants it, named and typed by its own metadata."""
+    number = float if tensor["datatype"].startswith("FP") else int
+    values = [None if value != value else number(value) for value in row]  # noqa: PLR0124 NaN
+    named = {"name": tensor["name"], "datatype": tensor["datatype"], "shape": [1, len(values)]}
+    return json.dumps({"inputs": [named | {"data": values}]}).encode()

@@ -5,20 +5,37 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, event, text
 from sqlalchemy.exc import DBAPIError
 
-__all__ = ["HEAD", "connect", "migrate"]
+from falaj.base.errors import Exit, FalajError
+
+__all__ = ["HEAD", "StoreUnavailable", "connect", "migrate"]
 
 HEAD: Final = "0002"  # newest revision under migrations/versions; a test compares
 
+BUSY: Final = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
+DISK: Final = (8, 10, 13, 14)  # SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN
 
-def connect(path: Path) -> Engine:
-    """Open (or make) the embedded store and bring its tables up to date."""
+
+class StoreUnavailable(FalajError):
+    """The store cannot be used now; nothing was written."""
+
+    exit = Exit.CONFLICT
+    status = 503
+
+
+def connect(path: Path, *, wait_s: float = 30.0) -> Engine:
+    """Open (or make) the embedded store and bring its tables up to date.
+
+    wait_s: how long a writer waits for another one. Whatever is done with the engine may raise
+    StoreUnavailable.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": 30})
+    engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": wait_s})
     event.listen(engine, "connect", _prepare)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "handle_error", _say)
     migrate(engine)
     return engine
 
@@ -30,7 +47,6 @@ def _prepare(connection: Any, _record: object) -> None:
         "journal_mode=WAL",
         "synchronous=FULL",  # a committed fact survives a loss of power
         "foreign_keys=ON",
-        "busy_timeout=30000",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
@@ -39,6 +55,26 @@ def _begin(connection: Connection) -> None:
     writes = connection.get_execution_options().get("writes", False)
     # IMMEDIATE: a reader that turns writer would fail at once instead of waiting its turn.
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _say(context: ExceptionContext) -> None:
+    """A process that was stopped inside a transaction, or a full disk, is no crash of ours."""
+    error = context.original_exception
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code in BUSY:
+        raise StoreUnavailable(
+            "store.busy",
+            "another process is writing to the store and does not come to an end",
+            why="writers wait for each other; one that was stopped in the middle holds all up",
+            fix="let that process go on, or end it (what it has not committed is undone); try again",
+        ) from error
+    if code in DISK:
+        raise StoreUnavailable(
+            "store.disk",
+            f"the store cannot be read or written: {error}",
+            why="the disk is full or broken, or the workspace may not be written to",
+            fix="mend that, then repeat the command: nothing was half-written",
+        ) from error
 
 
 def migrate(engine: Engine) -> None:

@@ -6,7 +6,7 @@ import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, insert, not_, or_, select
+from sqlalchemy import ColumnElement, Engine, and_, delete, exists, insert, not_, or_, select
 
 from falaj.base.filters import Both, Compare, Either, Filter, Not, Order
 from falaj.base.points import Series, columns, little
@@ -130,9 +130,12 @@ def compared(
     if kind == "run":
         found: ColumnElement[bool] = sign(RUN.c[name], value)
         return found
+    # A lookup for each run in question: with an order and a limit only the first ones are looked at.
     if kind == "metrics":
-        table, column = tables.run_last, tables.run_last.c.value
+        table = tables.run_last.alias()
+        column = table.c.value
     else:
-        table = tables.run_param
+        table = tables.run_param.alias()
         column = table.c.text if isinstance(value, str) else table.c.number
-    return RUN.c.id.in_(select(table.c.run).where(table.c.name == name, sign(column, value)))
+    meets = and_(table.c.run == RUN.c.id, table.c.name == name, sign(column, value))
+    return exists().where(meets).correlate(RUN)

@@ -103,8 +103,8 @@ def who_was_live(works: Works, model: str, environment: str, at: str = "") -> Li
             ) from None
     found = roll_out.live(works.ground, environment, model, moment)
     if found is None:
-        when = f"at {at}" if at else "now"
-        raise NotFound("rollouts.nothing-live", f"no release of {model} was live {when}")
+        when = f"no release of {model} was live at {at}" if at else f"no release of {model} is live"
+        raise NotFound("rollouts.nothing-live", when, fix="falaj status")
     return found
 
 

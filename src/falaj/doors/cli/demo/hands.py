@@ -30,7 +30,7 @@ READER: Final = "layla"  # the second identity: approves what the owner made
 OPERATOR: Final = "operator"
 TRAINER: Final = "trainer"
 OVER: Final = ("promoted", "rolled-back", "aborted")
-PATIENCE_S: Final = 60.0
+PATIENCE_S: Final = 180.0
 QUIET: Final = {"CI": "1", "NO_COLOR": "1"}
 
 

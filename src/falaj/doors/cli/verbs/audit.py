@@ -26,7 +26,7 @@ def command() -> None:
 @terminal.json_option
 @click.pass_context
 def log(ctx: click.Context, limit: int, machine: bool) -> None:
-    """Print the newest events in the log's order, with the root of the whole log.
+    """Print the newest events, with the root of the whole log.
 
     \b
     Examples:

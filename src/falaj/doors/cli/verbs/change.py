@@ -95,7 +95,7 @@ def show(ctx: click.Context, change: str, machine: bool) -> None:
 @click.argument("change")
 @click.pass_context
 def take(ctx: click.Context, change: str) -> None:
-    """Take up a proposed change: it then waits for approval like any other.
+    """Take up a proposed change; it then waits for approval.
 
     \b
     Examples:

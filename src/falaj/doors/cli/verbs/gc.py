@@ -37,5 +37,7 @@ def command(ctx: click.Context, days: float, dry_run: bool, machine: bool) -> No
         f"{word} {found['blobs']} artifacts ({found['bytes'] / 1e6:.1f} MB) "
         f"and {found['entries']} cache entries"
     )
-    click.echo(f"kept {found['kept_blobs']} artifacts of {found['kept_runs']} runs and all releases")
+    click.echo(
+        f"kept {found['kept_blobs']} artifacts of {found['kept_runs']} runs and all releases"
+    )
     return None

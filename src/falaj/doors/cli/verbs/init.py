@@ -9,7 +9,9 @@ __all__ = ["command"]
 
 @click.command
 @click.argument("folder", type=click.Path(file_okay=False))
-@click.option("--template", type=click.Choice(["flights"]), default="flights", show_default=True)
+@click.option(
+    "--template", type=click.Choice(["flights", "mortgage"]), default="flights", show_default=True
+)
 def command(folder: str, template: str) -> None:
     """Make a working project from a template.
 
@@ -25,4 +27,5 @@ def command(folder: str, template: str) -> None:
     made = unpack(template, Path(folder))
     for path in made:
         click.echo(f"  {path}")
-    click.echo(f"next: cd {folder} && falaj run")
+    first = "python data.py && " if Path(folder, "data.py") in made else ""
+    click.echo(f"next: cd {folder} && {first}falaj run")

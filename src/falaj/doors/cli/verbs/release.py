@@ -22,7 +22,9 @@ def command() -> None:
 @terminal.json_option
 @click.pass_context
 def create(ctx: click.Context, run: str, version: str, machine: bool) -> None:
-    """Build and sign the release of a run's model, the newest run's when not said.
+    """Build and sign the release of a run's model.
+
+    Of the newest run's when none is named.
 
     \b
     Examples:
@@ -77,7 +79,8 @@ def show(ctx: click.Context, release: str, machine: bool) -> None:
     else:
         r, manifest = found["release"], found["manifest"]
         click.echo(f"{r['model']} {r['version']}  {r['id']}")
-        click.echo(f"made {r['created']} by run {r['run']}, commit {manifest['code']['commit']}")
+        commit = manifest["code"]["commit"] or "none"
+        click.echo(f"made {r['created']} by run {r['run']}, commit {commit}")
         terminal.table([(terminal.short(d), name) for name, d in manifest["files"].items()])
         for finding in found["findings"]:
             click.echo(terminal.mark("fail") + f"  {finding}")

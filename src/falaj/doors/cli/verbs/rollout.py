@@ -100,6 +100,8 @@ def watch_until(client: Client, rollout: str, *, machine: bool = False) -> int:
         line = sentence(now)
         if line != last and not machine:
             click.echo(f"{terminal.stamp()} {line}")
+            if now["phase"] == "paused":
+                click.echo("next: falaj rollout resume -m ..., or falaj rollout abort -m ...")
             last = line
         if now["phase"] in OVER:
             if machine:

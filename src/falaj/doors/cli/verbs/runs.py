@@ -23,7 +23,9 @@ def command() -> None:
 @click.option(
     "--order", default="", metavar="FIELD", help="metrics.NAME or params.NAME, asc or desc."
 )
-@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True)
+@click.option(
+    "--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many."
+)
 @terminal.json_option
 @click.pass_context
 def list_all(ctx: click.Context, where: str, order: str, limit: int, machine: bool) -> None:
@@ -32,7 +34,8 @@ def list_all(ctx: click.Context, where: str, order: str, limit: int, machine: bo
     \b
     Examples:
       falaj runs list
-      falaj runs list "metrics.auc > 0.7 and params.month_to = 4" --order "metrics.auc desc"
+      falaj runs list "metrics.auc > 0.7 and params.month_to = 4"
+      falaj runs list --order "metrics.auc desc" --limit 5
     """
     found = connect(ctx).get("/runs", limit=limit, where=where, order=order)
     if machine:

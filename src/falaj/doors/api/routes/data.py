@@ -1,0 +1,64 @@
+"""Declared datasets: their checks and profiles, as far as the class of a column lets them be seen."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from falaj.app import Works
+from falaj.doors.api.route import post
+from falaj.facts.access import Action, ResourceKind
+from falaj.facts.data import ContractReport
+from falaj.facts.profiles import Profile
+
+__all__ = ["ROUTES", "CheckData", "ProfileData", "ProposeContract", "ProposedContract"]
+
+
+class CheckData(msgspec.Struct, forbid_unknown_fields=True):
+    dataset: str = ""
+
+
+class ProfileData(msgspec.Struct, forbid_unknown_fields=True):
+    dataset: str
+    by: str = ""
+
+
+class ProposeContract(msgspec.Struct, forbid_unknown_fields=True):
+    dataset: str
+
+
+class ProposedContract(msgspec.Struct):
+    dataset: str
+    contract: str
+
+
+# Whoever may make the data gate's checks may look: it costs the machine a pass over all rows.
+
+
+@post("/data/check", needs=Action.CHECK_GATE, on=ResourceKind.PROJECT)
+def check_data(works: Works, data: CheckData) -> list[ContractReport]:
+    """Hold a dataset against its contract; all that have one, without a name."""
+    from falaj.journeys import datasets
+
+    return list(datasets.check(works.ground, data.dataset))
+
+
+@post("/data/profile", needs=Action.CHECK_GATE, on=ResourceKind.PROJECT)
+def profile_data(works: Works, data: ProfileData) -> Profile:
+    """Measure a dataset: nulls, quantiles, frequent values, correlations, rates by group."""
+    from falaj.journeys import datasets
+
+    return datasets.profiled(works.ground, data.dataset, by=data.by)
+
+
+@post("/data/contract", needs=Action.CHECK_GATE, on=ResourceKind.PROJECT)
+def propose_contract(works: Works, data: ProposeContract) -> ProposedContract:
+    """Propose a contract from the rows of a dataset."""
+    from falaj.journeys import datasets
+
+    text = datasets.proposed(works.ground, data.dataset)
+    return ProposedContract(dataset=data.dataset, contract=text)
+
+
+ROUTES: Final = (check_data, profile_data, propose_contract)

@@ -1,0 +1,250 @@
+"""falaj data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from falaj.base.errors import Exit, FalajError
+from falaj.doors.cli import terminal
+from falaj.doors.cli.client import connect
+
+__all__ = ["command"]
+
+ENDS = {"pass": Exit.OK, "fail": Exit.GATE_FAIL, "inconclusive": Exit.INCONCLUSIVE}
+ORDER = ("fail", "error", "inconclusive", "skipped", "pass")
+WRITE = click.option(
+    "--write",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write it: .html as a page, .json as it is.",
+)
+
+
+@click.group("data")
+def command() -> None:
+    """Check and profile datasets; propose and compare contracts."""
+
+
+@command.command
+@click.argument("dataset", required=False, default="")
+@click.option("--full", is_flag=True, help="Show checks that passed, too.")
+@WRITE
+@terminal.json_option
+@click.pass_context
+def check(ctx: click.Context, dataset: str, full: bool, write: Path | None, machine: bool) -> None:
+    """Hold a dataset against its contract, now and on all its rows.
+
+    Ends with 0 when every promise is kept, 3 when one is broken, 9 when data cannot decide.
+
+    \b
+    Examples:
+      falaj data check
+      falaj data check flights --write report.html
+    """
+    reports = connect(ctx).post("/data/check", {"dataset": dataset})
+    if write:
+        written(write, reports, page_of_reports)
+    counted = [r["verdict"] for one in reports for r in one["results"] if r["gate"] == "data"]
+    verdict = min(counted, key=ORDER.index, default="inconclusive")
+    if machine:
+        terminal.as_json("data-check", {"verdict": verdict, "reports": reports})
+    else:
+        for report in reports:
+            click.echo(f"{report['dataset']}: {report['rows']:,} rows")
+            shown = [r for r in report["results"] if full or r["verdict"] != "pass"]
+            terminal.table(
+                [(r["check"], terminal.mark(r["verdict"]), told(r)) for r in shown],
+                ("check", "verdict", "why") if shown else (),
+            )
+            kept = sum(r["verdict"] == "pass" for r in report["results"])
+            click.echo(f"{kept} of {len(report['results'])} promises are kept")
+        click.echo(terminal.mark(verdict))
+    ctx.exit(ENDS.get(verdict, Exit.GATE_FAIL if verdict == "error" else Exit.INCONCLUSIVE))
+
+
+def told(result: dict[str, Any]) -> str:
+    """Why, and the first rows that break it; they come masked."""
+    rows = result["details"].get("sample", [])[:3]
+    words = ", ".join(f"row {row['row']}: {row['value']}" for row in rows)
+    return f"{result['reason']} ({words})" if words else str(result["reason"])
+
+
+@command.command
+@click.argument("dataset")
+@click.option("--by", default="", metavar="COLUMN", help="Also rates of 0/1 columns in its groups.")
+@click.option(
+    "--edges",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write COLUMN.edges.json files, for distribution rules of a contract.",
+)
+@WRITE
+@terminal.json_option
+@click.pass_context
+def profile(
+    ctx: click.Context,
+    dataset: str,
+    by: str,
+    edges: Path | None,
+    write: Path | None,
+    machine: bool,
+) -> None:
+    """Show what the columns of a dataset hold, as far as their class lets it be seen.
+
+    \b
+    Examples:
+      falaj data profile flights
+      falaj data profile flights --by carrier --write profile.html
+    """
+    found = connect(ctx).post("/data/profile", {"dataset": dataset, "by": by})
+    if write:
+        written(write, found, page_of_profile)
+    if edges:
+        edges.mkdir(parents=True, exist_ok=True)
+        for column in found["columns"]:
+            if column["edges"] and column["name"].replace("_", "").isalnum():
+                text = json.dumps(column["edges"], sort_keys=True, separators=(",", ":"))
+                (edges / f"{column['name']}.edges.json").write_text(text)
+    if machine:
+        return terminal.as_json("data-profile", found)
+    click.echo(f"{found['dataset']}: {found['rows']:,} rows, {found['version'][:21]}")
+    terminal.table(
+        [
+            (
+                column["name"],
+                column["type"],
+                count(column["nulls"]),
+                count(column["distinct"]) if column["distinct"] is not None else "",
+                seen(column),
+            )
+            for column in found["columns"]
+        ],
+        ("column", "type", "nulls", "distinct", "values"),
+    )
+    for rate in found["rates"]:
+        bounds = "" if rate["rate"] is None else f"{rate['rate']:.3f}"
+        if rate["low"] is not None:
+            bounds += f" [{rate['low']:.3f}, {rate['high']:.3f}]"
+        click.echo(f"{rate['column']} where {found['by']} = {rate['group']}: {bounds or 'too few'}")
+    return None
+
+
+def count(value: int | None) -> str:
+    return "few" if value is None else f"{value:,}"
+
+
+def seen(column: dict[str, Any]) -> str:
+    if not column["is_open"]:
+        return f"{column['classification']}: not shown"
+    if column["quantiles"]:
+        middle = column["quantiles"].get("0.5")
+        return f"{column['minimum']} to {column['maximum']}, median {middle:g}"
+    if column["top"]:
+        return ", ".join(f"{one['value']} ({one['count']:,})" for one in column["top"][:3])
+    ends = (column["minimum"], column["maximum"])
+    return "" if ends == (None, None) else f"{ends[0]} to {ends[1]}"
+
+
+@command.group
+def contract() -> None:
+    """Propose a contract; compare two."""
+
+
+@contract.command
+@click.argument("dataset")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The file to write; nothing: contracts/DATASET.odcs.yaml.",
+)
+@terminal.json_option
+@click.pass_context
+def init(ctx: click.Context, dataset: str, output: Path | None, machine: bool) -> None:
+    """Propose a contract from the rows of a dataset; a person goes through it.
+
+    \b
+    Examples:
+      falaj data contract init flights
+      falaj data contract init flights -o proposed.odcs.yaml
+    """
+    path = output or Path("contracts", f"{dataset}.odcs.yaml")
+    if path.exists():
+        raise FalajError(
+            "data.contract-exists",
+            f"{path} is there already",
+            why="a contract is an agreement; it is never written over",
+            fix="name another file with -o and compare: falaj data contract diff OLD NEW",
+        )
+    found = connect(ctx).post("/data/contract", {"dataset": dataset})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(found["contract"], encoding="utf-8")
+    marks = found["contract"].count("# check:")
+    if machine:
+        return terminal.as_json("data-contract", {"file": str(path), "to_check": marks, **found})
+    click.echo(f"wrote {path}; {marks} lines say `# check:`, where a person has to decide")
+    click.echo(f'next: name it in falaj.toml: contract = "{path}"; then falaj data check {dataset}')
+    return None
+
+
+@contract.command
+@click.argument("old", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("new", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@terminal.json_option
+@click.pass_context
+def diff(ctx: click.Context, old: Path, new: Path, machine: bool) -> None:
+    """Tell whether data of a new contract still keeps the old one.
+
+    Ends with 0 when it does, 3 when a change is breaking. Both files are read here.
+
+    \b
+    Examples:
+      falaj data contract diff old.odcs.yaml new.odcs.yaml
+      falaj data contract diff old.odcs.yaml new.odcs.yaml --json
+    """
+    from falaj.data.compare import compare
+    from falaj.data.odcs import read_contract
+    from falaj.facts.wire import plain
+
+    changes = compare(read_contract(old), read_contract(new))
+    breaking = [change for change in changes if change.kind == "breaking"]
+    verdict = "breaking" if breaking else "compatible"
+    if machine:
+        terminal.as_json(
+            "data-contract-diff", {"verdict": verdict, "changes": [plain(c) for c in changes]}
+        )
+    else:
+        if changes:
+            terminal.table([(c.kind, c.where, c.what) for c in changes])
+        click.echo(f"{verdict}: {len(changes)} changes, {len(breaking)} of them breaking")
+    ctx.exit(Exit.GATE_FAIL if breaking else Exit.OK)
+
+
+def written(path: Path, found: Any, page: Any) -> None:
+    if path.suffix not in {".html", ".json"}:
+        raise click.UsageError(
+            f"--write: got {path.suffix or 'no ending'!r}, expected .html or .json"
+        )
+    text = page(found) if path.suffix == ".html" else json.dumps(found, indent=1) + "\n"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def page_of_reports(found: Any) -> str:
+    import msgspec
+
+    from falaj.data.pages import report_page
+    from falaj.facts.data import ContractReport
+
+    return report_page(msgspec.convert(found, list[ContractReport]))
+
+
+def page_of_profile(found: Any) -> str:
+    import msgspec
+
+    from falaj.data.pages import profile_page
+    from falaj.facts.profiles import Profile
+
+    return profile_page(msgspec.convert(found, Profile))

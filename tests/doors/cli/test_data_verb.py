@@ -1,0 +1,113 @@
+"""Datasets from the command line: checks, profiles, contracts, and what must not be shown."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from small_project import TOML, write_project
+
+from falaj.base.errors import Exit
+
+CONTRACT = """apiVersion: v3.1.0
+kind: DataContract
+id: rows
+name: rows
+version: 1.0.0
+status: active
+schema:
+  - name: rows
+    properties:
+      - {name: a, logicalType: number, required: true}
+      - {name: y, logicalType: integer, logicalTypeOptions: {minimum: 0, maximum: MOST}}
+"""
+
+
+def project(tmp_path, most=1, classification="internal"):
+    toml = TOML.replace('source = "rows.csv"', 'source = "rows.csv"\ncontract = "rows.odcs.yaml"')
+    write_project(tmp_path, toml=toml.replace('"internal"', f'"{classification}"'))
+    (tmp_path / "rows.odcs.yaml").write_text(CONTRACT.replace("MOST", str(most)))
+    return tmp_path
+
+
+def test_kept_promises_end_with_0(here, tmp_path):
+    done = here(project(tmp_path), "data", "check", "rows", "--full")
+    assert done.code == 0, done.err
+    assert "rows: 1,200 rows" in done.out and "data.y.range" in done.out and "✓ pass" in done.out
+
+
+def test_broken_promises_end_with_3_and_show_rows(here, tmp_path):
+    root = project(tmp_path, most=0)
+    done = here(root, "data", "check", "--write", "report.html", "--json")
+    assert done.code == Exit.GATE_FAIL
+    assert done.json()["data"]["verdict"] == "fail"
+    page = (root / "report.html").read_text()
+    assert "data.y.range" in page and "<script" not in page
+    told = here(root, "data", "check")
+    assert "data.y.range" in told.out and "(row " in told.out
+
+
+def test_a_dataset_of_class_personal_shows_no_value(here, tmp_path):
+    root = project(tmp_path, most=0, classification="personal")
+    report = here(root, "data", "check", "--write", "r.html")
+    assert report.code == Exit.GATE_FAIL and "tok:" in report.out
+    done = here(root, "data", "profile", "rows", "--write", "p.json", "--edges", "edges")
+    assert done.code == 0 and "personal: not shown" in done.out
+    assert list((root / "edges").iterdir()) == []
+    values = [line.split(",")[0] for line in (root / "rows.csv").read_text().split()[1:]]
+    said = done.out + report.out + (root / "p.json").read_text() + (root / "r.html").read_text()
+    assert [value for value in values if value in said] == []
+
+
+def test_a_profile_in_three_forms(here, tmp_path):
+    root = write_project(tmp_path)
+    done = here(
+        root, "data", "profile", "rows", "--by", "held", "--write", "p.html", "--edges", "e"
+    )
+    assert done.code == 0, done.err
+    assert "y where held = 0" in done.out and "median" in done.out
+    assert "<svg" in (root / "p.html").read_text()
+    assert json.loads((root / "e" / "a.edges.json").read_text())["kind"] == "edges"
+    assert here(root, "data", "profile", "rows", "--json").json()["data"]["rows"] == 1200
+
+
+def test_a_proposal_is_kept_and_never_written_over(here, tmp_path):
+    root = write_project(tmp_path)
+    done = here(root, "data", "contract", "init", "rows")
+    assert done.code == 0 and "# check:" in done.out
+    again = here(root, "data", "contract", "init", "rows")
+    assert again.code == Exit.USAGE and "never written over" in again.err
+    toml = (root / "falaj.toml").read_text()
+    named = 'source = "rows.csv"\ncontract = "contracts/rows.odcs.yaml"'
+    (root / "falaj.toml").write_text(toml.replace('source = "rows.csv"', named))
+    assert here(root, "data", "check").code == 0
+
+
+def test_two_contracts(here, tmp_path):
+    (tmp_path / "old.yaml").write_text(CONTRACT.replace("MOST", "5"))
+    (tmp_path / "new.yaml").write_text(CONTRACT.replace("MOST", "9"))
+    done = here(tmp_path, "data", "contract", "diff", "old.yaml", "new.yaml")
+    assert (
+        done.code == Exit.GATE_FAIL and "breaking" in done.out and "maximum was 5, is 9" in done.out
+    )
+    back = here(tmp_path, "data", "contract", "diff", "new.yaml", "old.yaml", "--json")
+    assert back.code == 0 and back.json()["data"]["verdict"] == "compatible"
+
+
+WRONG = {
+    "no such dataset": (("data", "profile", "none"), "data.unknown-dataset"),
+    "no such column": (("data", "profile", "rows", "--by", "none"), "data.no-column"),
+    "no contract": (("data", "check", "rows"), "data.no-contract"),
+    "no contract at all": (("data", "check"), "data.no-contract"),
+}
+
+
+@pytest.mark.parametrize(("line", "code"), WRONG.values(), ids=WRONG)
+def test_mistakes_are_told_with_their_code(here, tmp_path, line, code):
+    done = here(write_project(tmp_path), *line)
+    assert done.code == Exit.USAGE and code in done.err
+
+
+def test_another_ending_is_refused(here, tmp_path):
+    done = here(write_project(tmp_path), "data", "profile", "rows", "--write", "p.pdf")
+    assert done.code == Exit.USAGE and ".html or .json" in done.err
