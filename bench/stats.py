@@ -133,6 +133,7 @@ class Scenario:
 SCENARIOS = (
     Scenario(name="plain"),
     Scenario(name="1 % canary, errors 0.1 %", weight=0.01, rate=0.001),
+    Scenario(name="25 % canary, errors 1 %", weight=0.25, rate=0.01),  # where fixed limits do well
     Scenario(name="600 requests a minute", rpm=600),
     Scenario(name="day and night, shared incident", diurnal=True, incident=True),
     Scenario(name="ramp, day and night", diurnal=True, ramp=RAMP),

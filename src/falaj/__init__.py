@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from falaj.data import features
     from falaj.pipelines.context import log, plot, seed
     from falaj.pipelines.declare import pipeline, step
     from falaj.pipelines.flow import each as map
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
     from falaj.pipelines.model import Model
     from falaj.ports.datasets import Dataset
 
-__all__ = ["Dataset", "Model", "log", "map", "pipeline", "plot", "seed", "step", "when"]
+__all__ = ["Dataset", "Model", "features", "log", "map", "pipeline", "plot", "seed", "step", "when"]
 
 _HOMES = {
     "Dataset": "falaj.ports.datasets",
     "Model": "falaj.pipelines.model",
+    "features": "falaj.data.features",  # the module itself
     "log": "falaj.pipelines.context",
     "map": "falaj.pipelines.flow",
     "plot": "falaj.pipelines.context",
@@ -35,7 +37,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'falaj' has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(_HOMES[name]), "each" if name == "map" else name)
+    home = import_module(_HOMES[name])
+    value = home if name == "features" else getattr(home, "each" if name == "map" else name)
     globals()[name] = value
     return value
 

@@ -116,13 +116,23 @@ HEAVY = {  # package -> where it may be imported at all
     "pandas": (),
     "polars": (
         "data/",
+        "links/database/",
+        "links/delta/",
+        "links/duckdb/",
         "links/frames/",
+        "links/iceberg/",
         "pipelines/model.py",
         "base/frames.py",
         "journeys/",
         "doors/cli/demo/",
     ),
     "sklearn": ("links/frames/", "pipelines/", "evaluation/"),
+    "deltalake": ("links/delta/",),
+    "duckdb": ("links/duckdb/",),
+    "pyiceberg": ("links/iceberg/",),
+    "pandera": (),
+    "pointblank": (),
+    "great_expectations": (),
     "skl2onnx": ("links/frames/", "pipelines/"),
 }
 

@@ -12,14 +12,16 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
 from falaj.base import digests
 from falaj.base.errors import FalajError, Place, Problem
 from falaj.facts.data import Classification
-from falaj.stats.summaries import BadSummary, Edges, decode
+
+if TYPE_CHECKING:
+    from falaj.stats.summaries import Edges
 
 __all__ = [
     "Contract",
@@ -259,13 +261,13 @@ class _Reader:
 
     # -- yaml ------------------------------------------------------------------------------------
 
-    def place(self, mark: Any) -> Place:
+    def _place(self, mark: Any) -> Place:
         line = mark.line + 1
         text = self.lines[mark.line].strip() if mark.line < len(self.lines) else ""
         return Place(file=self.file, line=line, column=mark.column + 1, excerpt=((line, text),))
 
     def problem(self, code: str, message: str, mark: Any, why: str = "", fix: str = "") -> None:
-        place = self.place(mark)
+        place = self._place(mark)
         self.problems.append(
             Problem(code=f"data.{code}", message=message, place=place, why=why, fix=fix)
         )
@@ -285,7 +287,7 @@ class _Reader:
                     raise FalajError(
                         "data.contract-alias",
                         "YAML aliases are refused in contracts",
-                        place=self.place(event.start_mark),
+                        place=self._place(event.start_mark),
                         why="a few of them can unfold to more than the memory holds",
                         fix="write the value out",
                     )
@@ -295,7 +297,7 @@ class _Reader:
             raise FalajError(
                 "data.contract-yaml",
                 f"not YAML: {error.problem}",
-                place=self.place(mark) if mark else start,
+                place=self._place(mark) if mark else start,
                 fix="mend the line",
             ) from None
         except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -434,7 +436,7 @@ class _Reader:
             unit = self.one_of(said, "unit", tuple(SECONDS), "d")
             element = self.typed(said, "element", str, "")
             table, _, column = element.rpartition(".")
-            place = self.place(item.start_mark)
+            place = self._place(item.start_mark)
             yield (
                 table,
                 Freshness(column=column, seconds=float(amount) * SECONDS[unit], place=place),
@@ -462,7 +464,7 @@ class _Reader:
             references += self.relationship(item, "")
         return Table(
             name=name,
-            place=self.place(node.start_mark),
+            place=self._place(node.start_mark),
             properties=tuple(properties),
             quality=tuple(quality),
             references=tuple(references),
@@ -495,7 +497,7 @@ class _Reader:
             key_position = int(self.typed(found, "primaryKeyPosition", int, 1))
         made = Property(
             name=name,
-            place=self.place(node.start_mark),
+            place=self._place(node.start_mark),
             logical_type=kind,
             options=self.options(found.get("logicalTypeOptions"), kind),
             required=self.typed(found, "required", bool, default=False),
@@ -621,7 +623,7 @@ class _Reader:
         if pattern:
             self.check_pattern(pattern, arguments["pattern"])
         implementation = self.implementation(found, kind)
-        distribution = self.distribution(found, kind, column)
+        distribution = self._distribution(found, kind, column)
         if (
             kind == "library"
             and not column
@@ -641,7 +643,7 @@ class _Reader:
             id=own or f"{column or 'table'}.{said}",
             kind=kind,
             column=column,
-            place=self.place(node.start_mark),
+            place=self._place(node.start_mark),
             metric=metric,
             operator=operator,
             limit=limit,
@@ -658,7 +660,7 @@ class _Reader:
             distribution=distribution,
         )
 
-    def distribution(
+    def _distribution(
         self, found: dict[str, yaml.Node], kind: str, column: str
     ) -> Distribution | None:
         """Of `implementation: {metric: distribution, ..}` with the engine falaj."""
@@ -668,8 +670,8 @@ class _Reader:
             return None
         said = self.mapping(node, "distribution")
         self.one_of(said, "metric", ("distribution",), "")
-        quantiles = self.quantiles(said.get("quantiles"))
-        edges = self.edges(said["reference"], column) if "reference" in said else None
+        quantiles = self._quantiles(said.get("quantiles"))
+        edges = self._edges(said["reference"], column) if "reference" in said else None
         if not column or (not quantiles and "reference" not in said):
             self.problem(
                 "contract-value",
@@ -680,7 +682,7 @@ class _Reader:
         limit = self.typed(said, "psi", (int, float), 0.2)
         return Distribution(edges=edges, psi=float(limit), quantiles=quantiles)
 
-    def quantiles(
+    def _quantiles(
         self, node: yaml.Node | None
     ) -> tuple[tuple[float, float | None, float | None], ...]:
         if node is None:
@@ -705,8 +707,14 @@ class _Reader:
             good.append((at, low, high))
         return tuple(good)
 
-    def edges(self, node: yaml.Node, column: str) -> Edges | None:
+    def _edges(self, node: yaml.Node, column: str) -> Edges | None:
         """Frozen edges of a file beside the contract."""
+        from falaj.stats.summaries import (  # numpy: only when it is asked for
+            BadSummary,
+            Edges,
+            decode,
+        )
+
         name = str(self.value(node))
         why = "a reference lies in the contract's folder or below"
         path = Path(name)
@@ -800,7 +808,7 @@ class _Reader:
                 columns=tuple(start),
                 dataset=tables.pop().rpartition("/")[2],
                 to=tuple(name for _, _, name in to),
-                place=self.place(node.start_mark),
+                place=self._place(node.start_mark),
             )
         ]
 

@@ -16,7 +16,6 @@ from falaj.data.masking import masked
 from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.data import Classification
 from falaj.ports.queries import SqlEngine
-from falaj.stats.drift import merged_cells, psi
 
 __all__ = ["SAMPLE", "Masks", "scan"]
 
@@ -106,6 +105,7 @@ class _Scan:
         self.settled: dict[str, CheckResult] = {}
         self.bad: dict[str, pl.Expr] = {}
         self.queries: dict[str, pl.LazyFrame] = {}
+        self.holes: dict[str, pl.Expr] = {}
         self.shapes = {check.id for check in self.checks if check.kind == "distribution"}
         self.rows = 0
         for check in self.checks:
@@ -282,12 +282,10 @@ class _Scan:
             .agg(pl.len().alias(ROW))
             .select((pl.col(ROW) - 1).sum().cast(pl.Int64))
         )
-        if check.kind != "key":
-            return twice
-        holes = self.frame.select(
-            pl.any_horizontal(pl.col(n).is_null() for n in names).sum().cast(pl.Int64).alias(ROW)
-        )
-        return pl.concat([twice, holes]).sum()
+        if check.kind == "key":
+            # Counted with the rows, which are read anyway.
+            self.holes[check.id] = pl.any_horizontal(pl.col(n).is_null() for n in names)
+        return twice
 
     def _reference(self, check: Check) -> None:
         dataset, to = check.said["dataset"], list(check.said["to"])
@@ -311,18 +309,27 @@ class _Scan:
         return full.join(there.with_columns(casts), on=names, how="anti")
 
     def _count(self) -> dict[str, Any]:
-        sums = [bad.sum().cast(pl.Int64).alias(f"c{i}") for i, bad in enumerate(self.bad.values())]
+        rows = self.bad | {f"{check} holes": bad for check, bad in self.holes.items()}
+        sums = [bad.sum().cast(pl.Int64).alias(f"c{i}") for i, bad in enumerate(rows.values())]
         queries = [self.frame.select(pl.len().alias(ROW), *sums), *self.queries.values()]
         try:
             first, *others = pl.collect_all(queries, engine="streaming")
         except pl.exceptions.PolarsError as error:
             return self._count_apart(error)
         self.rows = first[ROW].item()
-        counts: dict[str, Any] = {check: first[f"c{i}"].item() for i, check in enumerate(self.bad)}
-        return counts | {
+        counts: dict[str, Any] = {check: first[f"c{i}"].item() for i, check in enumerate(rows)}
+        counts |= {
             check: _answer(frame, check in self.shapes)
             for check, frame in zip(self.queries, others, strict=True)
         }
+        return self._with_holes(counts)
+
+    def _with_holes(self, counts: dict[str, Any]) -> dict[str, Any]:
+        for check in self.holes:
+            holes = counts.pop(f"{check} holes", None)
+            if check in counts and holes is not None:
+                counts[check] += holes
+        return counts
 
     def _count_apart(self, error: pl.exceptions.PolarsError) -> dict[str, Any]:
         """One impossible check must not take the others with it: count each by itself."""
@@ -330,6 +337,9 @@ class _Scan:
         self.rows = self.frame.select(pl.len()).collect().item()
         counts: dict[str, Any] = {}
         queries = {check: self.frame.select(bad.sum()) for check, bad in self.bad.items()}
+        for check, bad in self.holes.items():
+            holes = self.frame.select(bad.sum().cast(pl.Int64).alias(ROW))
+            self.queries[check] = pl.concat([self.queries[check], holes]).sum()
         by_id = {check.id: check for check in self.checks}
         for check, query in (queries | self.queries).items():
             try:
@@ -387,6 +397,8 @@ class _Scan:
 
     def _shaped(self, check: Check, values: pl.Series) -> CheckResult:
         """Quantiles inside their bounds, and the distance from the reference below its limit."""
+        from falaj.stats.drift import merged_cells, psi  # numpy: only when it is asked for
+
         said = check.said["distribution"]
         known = values.drop_nulls().drop_nans() if values.dtype.is_float() else values.drop_nulls()
         if known.is_empty():
@@ -505,7 +517,9 @@ class _Scan:
                 else (again & ~hole if check.columns else again)
             )
             chosen = self.frame.with_row_index(ROW).filter(bad)
-        return chosen.select(ROW, *names).bottom_k(SAMPLE, by=ROW)
+        found = chosen.select(ROW, *names)
+        # A join keeps no order. Everything else does, and can end after the first rows.
+        return found.bottom_k(SAMPLE, by=ROW) if check.kind == "reference" else found.head(SAMPLE)
 
     def _keys(self) -> list[str]:
         return [name for name in self.key if name in self.schema]

@@ -84,10 +84,10 @@ class Story:
 
 
 def ticks(pid: int) -> int:
-    """User and system ticks of a process; 0 when it is gone."""
+    """User and system ticks of a process and of its children that ended; 0 when it is gone."""
     try:
         with open(f"/proc/{pid}/stat", encoding="utf-8") as file:  # noqa: PTH123 no Path on /proc
             fields = file.read().rpartition(")")[2].split()
     except OSError:
         return 0
-    return int(fields[11]) + int(fields[12])
+    return sum(int(field) for field in fields[11:15])
