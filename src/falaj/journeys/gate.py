@@ -12,13 +12,13 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from falaj.base import digests, ids
-from falaj.base.errors import NotFound
+from falaj.base.errors import FalajError, NotFound
 from falaj.changes import service as changes
 from falaj.evaluation import rules as gate_rules
 from falaj.evaluation import security, service
 from falaj.evaluation.sets import EvaluationSet
 from falaj.facts.access import Permit
-from falaj.facts.checks import CheckResult, GateReport, Waiver
+from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
 from falaj.facts.data import ContractReport, Label
 from falaj.facts.models import AliasMove, ModelVersion
 from falaj.facts.releases import Release
@@ -44,6 +44,10 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
     rows, x = evaluation_rows(ground, model)
     release, champion = champion_of(ground, model.model)
     ground.tell(f"gate: {len(x.y):,} held-out rows, {len(table.requires)} gates")
+    latencies: NDArray[np.int64] | None = None
+    broken: tuple[CheckResult, ...] = ()
+    if "latency" in table.requires:
+        latencies, broken = timed(ground, run, model, rows)
     report = service.measure(
         candidate=x,
         score=scorer(ground.blobs.get(model.files["model.onnx"]), model.schema),
@@ -54,16 +58,14 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         required=table.requires,
         contracts=contract_reports(ground, run),
         security=security_checks(ground, model),
-        latencies_us=served_latencies(ground, run, model, rows)
-        if "latency" in table.requires
-        else None,
+        latencies_us=latencies,
         reuse=reuse(ground, model.evaluation),
         subject=model.tree,
         policy=gate_rules.policy_digest(ground.project.gates, table.requires),
         now=ground.now(),
         on_check=lambda result: ground.tell(f"{result.check}: {result.verdict}"),
     )
-    report = _named(report, run, model)
+    report = _named(replace(report, results=(*report.results, *broken)), run, model)
     with ground.store.begin() as unit:
         unit.add(report)
         unit.append(
@@ -210,6 +212,19 @@ def reuse(ground: Ground, evaluation: str) -> int:
             if version.evaluation == evaluation
         }
     )
+
+
+def timed(
+    ground: Ground, run: Run, model: ModelVersion, rows: NDArray[np.float32]
+) -> tuple[NDArray[np.int64] | None, tuple[CheckResult, ...]]:
+    """Answer times, or the check that says why there are none: the other gates are still decided."""
+    try:
+        return served_latencies(ground, run, model, rows), ()
+    except FalajError as error:
+        reason = f"it could not be measured: {error}"
+        return None, (
+            CheckResult(check="latency.p99", gate="latency", verdict=Verdict.ERROR, reason=reason),
+        )
 
 
 def served_latencies(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 
+import polars as pl
 import pytest
 from small_project import TOML, write_project
 
@@ -111,3 +113,24 @@ def test_mistakes_are_told_with_their_code(here, tmp_path, line, code):
 def test_another_ending_is_refused(here, tmp_path):
     done = here(write_project(tmp_path), "data", "profile", "rows", "--write", "p.pdf")
     assert done.code == Exit.USAGE and ".html or .json" in done.err
+
+
+def test_a_run_on_a_database_is_cached_until_a_row_changes(here, tmp_path):
+    source = "sqlite:///rows.db?query=select * from rows order by rowid"
+    write_project(tmp_path, toml=TOML.replace('source = "rows.csv"', f'source = "{source}"'))
+    rows = pl.read_csv(tmp_path / "rows.csv")
+    with sqlite3.connect(tmp_path / "rows.db") as connection:
+        connection.execute(f"create table rows ({', '.join(rows.columns)})")
+        marks = ", ".join("?" * rows.width)
+        connection.executemany(f"insert into rows values ({marks})", rows.rows())
+    connection.close()
+    first, again = here(tmp_path, "run", "--json"), here(tmp_path, "run", "--json")
+    assert first.code == again.code == 0, first.err + again.err
+    assert {step["status"] for step in again.json()["data"]["steps"]} == {"cached"}
+    assert first.json()["data"]["datasets"][0]["engine"] == {"engine": "sqlite"}
+    with sqlite3.connect(tmp_path / "rows.db") as connection:
+        connection.execute("insert into rows select * from rows where rowid = 5")
+    connection.close()
+    changed = here(tmp_path, "run", "--json").json()["data"]
+    assert {step["status"] for step in changed["steps"]} == {"executed"}
+    assert changed["datasets"][0]["rows"] == 1201

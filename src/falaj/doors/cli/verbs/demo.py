@@ -23,6 +23,8 @@ def command(folder: str | None, machine: bool) -> None:
       falaj demo
       falaj demo my-demo --json
     """
+    import shutil
+    import sys
     import tempfile
     from pathlib import Path
 
@@ -37,8 +39,9 @@ def command(folder: str | None, machine: bool) -> None:
     if machine:
         return
     story.heading("Done. Everything stopped; the project stays.")
+    found = shutil.which("falaj")
     for line in (
-        f"cd {place}",
+        f"cd {place}" if found else f"cd {place}; export PATH={Path(sys.executable).parent}:$PATH",
         "falaj status                      what is live, what waits for you",
         "falaj change list                 the changes, and the retraining that waits",
         "falaj gate --explain              why the last model passed",
