@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from falaj.data import features
     from falaj.pipelines.context import log, plot, seed
     from falaj.pipelines.declare import pipeline, step
-    from falaj.pipelines.flow import each as map
+    from falaj.pipelines.flow import each as map  # noqa: A004 the word that authors look for
     from falaj.pipelines.flow import when
     from falaj.pipelines.model import Model
     from falaj.ports.datasets import Dataset
