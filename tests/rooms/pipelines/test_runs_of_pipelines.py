@@ -477,7 +477,19 @@ def test_names_of_the_author_are_lazy_and_cheap():
     assert not {"polars", "numpy", "sqlalchemy", "litestar", "msgspec"} & set(found)
     import falaj
 
-    names = {"Dataset", "Model", "log", "map", "pipeline", "plot", "seed", "step", "when"}
+    names = {
+        "Dataset",
+        "features",
+        "Model",
+        "features",
+        "log",
+        "map",
+        "pipeline",
+        "plot",
+        "seed",
+        "step",
+        "when",
+    }
     assert set(dir(falaj)) == names
     for name in dir(falaj):
         assert getattr(falaj, name) is not None
