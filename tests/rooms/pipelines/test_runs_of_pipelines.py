@@ -481,7 +481,6 @@ def test_names_of_the_author_are_lazy_and_cheap():
         "Dataset",
         "features",
         "Model",
-        "features",
         "log",
         "map",
         "pipeline",
