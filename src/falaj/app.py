@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from falaj.access.service import WORKER, Access
 from falaj.base import ids, time
-from falaj.base.errors import FalajError
+from falaj.base.errors import Conflict, FalajError
 from falaj.base.files import write_atomic
 from falaj.facts.access import Action, Resource, ResourceKind
 from falaj.facts.changes import Change
@@ -186,6 +186,8 @@ class Works:
             return []
         try:
             return [f"retraining: {self._step(due)}"]
+        except Conflict:
+            return []  # another worker was quicker: what it wrote stands, and is no failure
         except FalajError as error:
             retrain.record(self.ground, due.proposal, verdict="error", reason=str(error))
             return [f"retraining ended: {error}"]
