@@ -5,6 +5,7 @@ SHELL := /bin/sh
 unexport PYTHONDONTWRITEBYTECODE PYTHONPATH PYTHONHOME VIRTUAL_ENV
 
 BIN := .venv/bin
+comma := ,
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --universal --python-version 3.11 $(if $(UPGRADE),--upgrade)
 
@@ -22,8 +23,9 @@ env-demo:
 env: ## The environment for development: .venv, hash-pinned.
 	@requirements/install.sh dev
 
-test: env ## All tests.
-	$(BIN)/python -m pytest -n auto $(ARGS)
+test: env ## All tests: make test [PARTS=mlflow,ray] with heavy outside systems, too.
+	@for part in $(subst $(comma), ,$(PARTS)); do requirements/part.sh $$part || exit 1; done
+	$(BIN)/python -m pytest -n auto $(if $(PARTS),--parts $(PARTS)) $(ARGS)
 
 lint: env ## Format, lint, types, floors.
 	$(BIN)/ruff format --check .
@@ -45,6 +47,9 @@ lock: env ## Pin again what pyproject.toml asks for: make lock [UPGRADE=1].
 	$(COMPILE) pyproject.toml --extra flights --extra mortgage --extra delta --extra duckdb --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
 	$(COMPILE) pyproject.toml --extra flights --group build -c requirements/dev.txt -o requirements/demo.txt
+	for part in $(basename $(notdir $(wildcard requirements/parts/*.in))); do \
+		$(COMPILE) pyproject.toml --extra data --extra sklearn --group test --group build requirements/parts/$$part.in \
+			-o requirements/parts/$$part.txt || exit 1; done
 	for peer in mlflow zenml pandera pointblank greatexpectations evidently; do \
 		$(COMPILE) bench/requirements/$$peer.in -o bench/requirements/$$peer.txt || exit 1; done
 

@@ -14,15 +14,14 @@ import parts  # noqa: E402 it lies where the line before has just put it
 def pytest_addoption(parser):
     parser.addoption(
         "--parts",
-        choices=("auto", "required"),
         default="auto",
         help="auto: tests of an outside system that is absent are skipped and listed; "
-        "required: they fail",
+        "required: they fail; NAME,NAME: those of these systems fail",
     )
 
 
 def pytest_configure(config):
-    parts.REQUIRED = config.getoption("--parts") == "required"
+    parts.ASKED |= set(config.getoption("--parts").split(",")) - {"auto", ""}
 
 
 def pytest_terminal_summary(terminalreporter):

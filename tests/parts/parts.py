@@ -1,12 +1,15 @@
 """Outside systems that tests want: there, or a counted and listed skip. The one place that skips.
 
-`need("iceberg")` at the head of a fixture or test. With `--parts required` what is absent is an error.
+`need("duckdb")` at the head of a fixture or test: a library beside the tests. `environment("mlflow")`:
+a heavy system in an environment of its own, made by `make test PARTS=mlflow`. What was asked for by
+`--parts mlflow,ray`, or with `--parts required` anything at all, and is absent is an error.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -14,10 +17,17 @@ import pytest
 
 # part -> (modules that must be importable, how it comes to be there, label)
 KNOWN = {
-    "iceberg": (("pyiceberg", "pyarrow"), "pip install 'falaj[iceberg]'", "executed"),
     "duckdb": (("duckdb",), "pip install 'falaj[duckdb]'", "executed"),
 }
-REQUIRED = False  # set by the option --parts
+# Heavy systems: each has a lock requirements/parts/NAME.txt and lies in build/parts/NAME.
+APART = {
+    "feast": "executed",
+    "iceberg": "executed",
+    "mlflow": "executed",
+    "ray": "executed",
+}
+ROOT = Path(__file__).parents[2]
+ASKED: set[str] = set()  # by the option --parts; "required" stands for all
 
 
 def need(part):
@@ -26,28 +36,63 @@ def need(part):
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if not absent:
         return
-    why = f"part {part}: {', '.join(absent)} is not installed ({cure})"
-    if REQUIRED:
-        pytest.fail(why)
-    pytest.skip(why)
+    _absent(part, f"{', '.join(absent)} is not installed ({cure})")
+
+
+def environment(part):
+    """The folder of programs of a heavy system's own environment; otherwise skip, and be counted."""
+    place = ROOT / "build" / "parts" / part
+    if not (place / "falaj").is_file():
+        _absent(part, f"it was not asked for ({cure_of(part)})")
+    return place / "bin"
+
+
+def suite(part, *arguments):
+    """Run tests inside the environment of a heavy system; none run is none passed."""
+    python = environment(part) / "python"
+    words = (python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments)
+    done = subprocess.run(words, check=False, cwd=ROOT, capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-1000:]
+    assert " passed" in done.stdout
+    assert "skipped" not in done.stdout
+
+
+def absent(part, why):
+    """Skip for a reason that is the machine's, such as namespaces that it forbids."""
+    _absent(part, why)
+
+
+def _absent(part, why):
+    text = f"part {part}: {why}"
+    if ASKED & {part, "required"}:
+        pytest.fail(text)
+    pytest.skip(text)
+
+
+def cure_of(part):
+    return KNOWN[part][1] if part in KNOWN else f"make test PARTS={part}"
+
+
+def label_of(part):
+    return KNOWN[part][2] if part in KNOWN else APART[part]
 
 
 def report(reporter, folder):
     """One block at the end of a run, and the same as JSON."""
-    skipped = Counter()
+    skipped, names = Counter(), sorted({*KNOWN, *APART})
     for one in reporter.stats.get("skipped", ()):
         text = one.longrepr[2] if isinstance(one.longrepr, tuple) else str(one.longrepr)
-        for part in KNOWN:
+        for part in names:
             if f"part {part}: " in text:
                 skipped[part] += 1
     if not skipped:
         return
     reporter.section("parts that were absent")
     for part, number in sorted(skipped.items()):
-        reporter.line(f"{part}: {number} tests skipped ({KNOWN[part][1]})")
+        reporter.line(f"{part}: {number} tests skipped ({cure_of(part)})")
     folder.mkdir(exist_ok=True)
     found = [
-        {"part": part, "label": KNOWN[part][2], "skipped": number, "cure": KNOWN[part][1]}
+        {"part": part, "label": label_of(part), "skipped": number, "cure": cure_of(part)}
         for part, number in sorted(skipped.items())
     ]
     Path(folder, "parts.json").write_text(json.dumps(found, indent=1) + "\n")

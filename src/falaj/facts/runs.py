@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from falaj.base.time import Instant
+from falaj.facts.checks import CheckResult
 from falaj.facts.data import DatasetVersion
 from falaj.facts.wire import Fact
 
@@ -92,7 +93,12 @@ class Plot(Fact, frozen=True, kw_only=True):
 
 
 class StepRun(Fact, frozen=True, kw_only=True):
-    """One step of a run. A cached one points to the run that made the artifacts."""
+    """One step of a run. A cached one points to the run that made the artifacts.
+
+    files: what the step kept beside its answer, name -> digest. params, tags: what it said about
+    itself. checks: results of other tools' suites that it took in. peak_mb: most memory that its
+    process held while it ran, whatever else the process keeps.
+    """
 
     step: str
     key: str
@@ -110,6 +116,11 @@ class StepRun(Fact, frozen=True, kw_only=True):
     points: str = ""  # digest of the packed points of `falaj.log(step=..)`
     plots: dict[str, str] = {}  # name -> digest of a Plot
     resources: dict[str, float] = {}
+    files: dict[str, str] = {}
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    checks: tuple[CheckResult, ...] = ()
+    peak_mb: float = 0.0
 
 
 class Code(Fact, frozen=True, kw_only=True):

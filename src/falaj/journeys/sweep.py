@@ -112,7 +112,8 @@ def digests_in(body: bytes) -> set[str]:
 
 
 def named_by(entry: dict[str, Any]) -> set[str]:
-    found = {entry.get("log") or "", *entry.get("plots", {}).values()}
+    kept = (entry.get("plots", {}), entry.get("files", {}))
+    found = {entry.get("log") or "", *(digest for named in kept for digest in named.values())}
     if isinstance(entry.get("points"), str):
         found.add(entry["points"])
     for output in entry["outputs"]:

@@ -19,7 +19,7 @@ from falaj.base.points import pack
 from falaj.facts.runs import Artifact, Ending
 from falaj.facts.wire import encode
 from falaj.pipelines import keys
-from falaj.pipelines.capture import Log, StepTimeout, captured, limited, seeded
+from falaj.pipelines.capture import Log, Peak, StepTimeout, captured, limited, seeded
 from falaj.pipelines.closure import Scanner, is_inside
 from falaj.pipelines.codecs import choose
 from falaj.pipelines.context import RUNNING, Running
@@ -72,6 +72,7 @@ class Bench:
         call, log = self.calls[order.call], Log()
         running = Running(order.id, keys.seed_of(order.seed, call.step.name))
         begun, cpu = time.perf_counter(), time.process_time()
+        memory = Peak()
         outputs: tuple[Artifact, ...] = ()
         ending = Ending.DONE
         error: BaseException | None = None
@@ -94,6 +95,11 @@ class Bench:
             metrics=running.metrics,
             points=self.blobs.put(pack(list(running.lines.values()))) if running.lines else "",
             plots={n: self.blobs.put(encode(p)) for n, p in running.plots.items()},
+            files={n: self.blobs.put(data) for n, data in running.files.items()},
+            params=running.params,
+            tags=running.tags,
+            checks=tuple(running.checks),
+            peak_mb=memory.peak_mb(),
             extras=self._extras(order) if not error else {},
             error="" if error is None else type(error).__name__,
             message="" if error is None else self._message(error),

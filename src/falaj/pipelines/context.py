@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from falaj.base.errors import FalajError
 from falaj.base.points import Series
+from falaj.facts.checks import CheckResult
 from falaj.facts.runs import Plot
 
 __all__ = ["RUNNING", "Running", "log", "plot", "seed"]
@@ -21,13 +22,17 @@ MARKS: Final = ("line", "bars", "points")
 
 @dataclass
 class Running:
-    """The step that runs now, in this context."""
+    """The step that runs now, in this context. files: name -> bytes that are kept with the run."""
 
     step: str
     seed: int
     metrics: dict[str, float] = field(default_factory=dict)
     lines: dict[str, Series] = field(default_factory=dict)
     plots: dict[str, Plot] = field(default_factory=dict)
+    files: dict[str, bytes] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
+    checks: list[CheckResult] = field(default_factory=list)
 
 
 RUNNING: Final[ContextVar[Running | None]] = ContextVar("falaj_running", default=None)

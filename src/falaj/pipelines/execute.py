@@ -19,6 +19,7 @@ import msgspec
 from falaj.base import process
 from falaj.base.errors import FalajError, Problem
 from falaj.base.time import now
+from falaj.facts.checks import CheckResult
 from falaj.facts.runs import Artifact, Attempt, Ending, Environment, StepRun, StepStatus
 from falaj.pipelines import keys, rules
 from falaj.pipelines.closure import Closure, Scanner
@@ -35,6 +36,8 @@ __all__ = ["Engine", "Executed", "OnStep"]
 
 LEASE_S: Final = 60.0
 BEAT_S: Final = 15.0
+# What a step says beside its answer: in its outcome, its record and its cache entry.
+SAID: Final = ("metrics", "points", "plots", "files", "params", "tags", "checks", "peak_mb")
 OnStep = Callable[[str, str, float], None]
 
 
@@ -338,9 +341,7 @@ class Engine:
             outputs=outputs,
             origin=entry.get("run", ""),
             log=entry.get("log", ""),
-            metrics=entry.get("metrics", {}),
-            points=_digest(entry.get("points")),
-            plots=entry.get("plots", {}),
+            **_said(entry),
         )
         return _Made(step, {output.name: output for output in outputs})
 
@@ -382,9 +383,7 @@ class Engine:
             "cpu_s": sum(attempt.cpu_s for attempt in attempts),
             "log": attempts[-1].log,
             "attempts": tuple(attempts),
-            "metrics": outcome.metrics,
-            "points": outcome.points,
-            "plots": outcome.plots,
+            **{name: getattr(outcome, name) for name in SAID},
             "resources": dict(unit.call.step.options.resources),
         }
         if outcome.ending is not Ending.DONE:
@@ -408,9 +407,7 @@ class Engine:
             "run": self.run,
             "parts": parts,
             "outputs": [msgspec.to_builtins(output) for output in outcome.outputs],
-            "metrics": outcome.metrics,
-            "points": outcome.points,
-            "plots": outcome.plots,
+            **{name: msgspec.to_builtins(getattr(outcome, name)) for name in SAID},
             "log": facts["log"],
             "extras": outcome.extras,
             "definitions": closure.definitions,
@@ -740,6 +737,11 @@ def _artifact(plain: Mapping[str, Any]) -> Artifact:
     return Artifact(**plain)
 
 
-def _digest(kept: Any) -> str:
-    """Entries of earlier versions hold the points themselves, which nobody reads."""
-    return kept if isinstance(kept, str) else ""
+def _said(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What the step said when it ran. Entries of earlier versions hold less, and points in full."""
+    kept = {name: entry[name] for name in SAID if name in entry}
+    if not isinstance(kept.get("points", ""), str):
+        del kept["points"]
+    if "checks" in kept:
+        kept["checks"] = msgspec.convert(kept["checks"], tuple[CheckResult, ...])
+    return kept

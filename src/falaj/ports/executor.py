@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Protocol
 
+from falaj.facts.checks import CheckResult
 from falaj.facts.runs import Artifact, Ending
 from falaj.facts.wire import Fact
 
@@ -55,7 +56,8 @@ class Outcome(Fact, frozen=True, kw_only=True):
     error, message: class and text of an exception; of a lost worker, how it went. listed: the
     step's retry_on names the exception. lines: outermost first, the user's own only.
     lost_input: the step run whose artifact could not be read. points, plots: digests.
-    extras: project files that were loaded by computed names. log: what was printed.
+    extras: project files that were loaded by computed names. log: what was printed. files, params,
+    tags, checks, peak_mb: as in a StepRun.
     """
 
     ending: Ending
@@ -72,6 +74,11 @@ class Outcome(Fact, frozen=True, kw_only=True):
     log: str = ""
     seconds: float = 0.0
     cpu_s: float = 0.0
+    files: dict[str, str] = {}
+    params: dict[str, str] = {}
+    tags: dict[str, str] = {}
+    checks: tuple[CheckResult, ...] = ()
+    peak_mb: float = 0.0
 
 
 class Executor(Protocol):
