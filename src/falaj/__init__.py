@@ -14,14 +14,30 @@ if TYPE_CHECKING:
     from falaj.pipelines.flow import each as map  # noqa: A004 the word that authors look for
     from falaj.pipelines.flow import when
     from falaj.pipelines.model import Model
+    from falaj.pipelines.pictures import Picture, keep
     from falaj.ports.datasets import Dataset
 
-__all__ = ["Dataset", "Model", "features", "log", "map", "pipeline", "plot", "seed", "step", "when"]
+__all__ = [
+    "Dataset",
+    "Model",
+    "Picture",
+    "features",
+    "keep",
+    "log",
+    "map",
+    "pipeline",
+    "plot",
+    "seed",
+    "step",
+    "when",
+]
 
 _HOMES = {
     "Dataset": "falaj.ports.datasets",
     "Model": "falaj.pipelines.model",
+    "Picture": "falaj.pipelines.pictures",
     "features": "falaj.data.features",  # the module itself
+    "keep": "falaj.pipelines.pictures",
     "log": "falaj.pipelines.context",
     "map": "falaj.pipelines.flow",
     "plot": "falaj.pipelines.context",

@@ -21,6 +21,7 @@ from falaj.links.files.blobs import FileBlobs
 from falaj.links.frames.codecs import codecs
 from falaj.pipelines.codecs import choose
 from falaj.pipelines.model import Model, describe
+from falaj.pipelines.pictures import PNG, Picture
 from falaj.pipelines.service import all_codecs
 from falaj.ports.codecs import BadValue
 
@@ -61,6 +62,7 @@ VALUES = {  # kind, value
     "list": (list[int], [1, 2]), "tuple": (tuple[int, ...], (1, 2)),
     "dict": (dict[str, list[float]], {"b": [1.5], "a": []}), "union": (int | None, None),
     "struct": (Point, Point(1, date(2020, 1, 1))), "bare dict": (dict, {"a": [1, {"b": None}]}),
+    "picture": (Picture, Picture(b"<svg/>")), "titled": (Picture, Picture(PNG, "r\u00f6c")),
     "bytes": (bytes, b"\x00\xff"), "array": (np.ndarray, np.arange(6).reshape(2, 3)),
     "array of no dimension": (np.ndarray, np.array(3.5)),
     "fortran array": (np.ndarray, np.asfortranarray(np.arange(6).reshape(2, 3))),
@@ -113,6 +115,9 @@ REFUSED = {  # kind, value, words
     "an array of objects": (np.ndarray, np.array([object()]), "Python objects"),
     "a list for an array": (np.ndarray, [1], "got list"),
     "text for bytes": (bytes, "x", "got str"),
+    "no picture": (Picture, b"PNG", "got bytes"),
+    "text for a path": (Path, "x", "got str"),
+    "a path to nothing": (Path, Path("/nowhere/at/all"), "neither a file nor a folder"),
     "no model": (Model, object(), "expected falaj.Model"),
 }  # fmt: skip
 
@@ -123,7 +128,34 @@ def test_refused(blobs, kind, value, words):
         choose(ALL, kind).write(value, kind, "result", blobs)
 
 
-NOT_STORED = [object, set, set[int], dict[int, int], Path, type, complex, list[object]]
+def test_files_and_folders_come_back_as_copies(blobs, tmp_path):
+    codec, folder = choose(ALL, Path), tmp_path / "made"
+    (folder / "deep").mkdir(parents=True)
+    (folder / "deep" / "a.csv").write_text("x\n1\n")
+    (folder / "b.bin").write_bytes(b"\x00")
+    tree = codec.write(folder, Path, "result", blobs)
+    one = codec.write(folder / "b.bin", Path, "result", blobs)
+    (folder / "b.bin").write_bytes(b"changed since")
+    back, again = (codec.read(tree, Path, blobs) for _ in "ab")
+    assert back != again, "no two readers share it"
+    assert (back / "deep" / "a.csv").read_text() == "x\n1\n"
+    assert sorted(tree.files) == ["b.bin", "deep/a.csv"]
+    assert codec.read(one, Path, blobs).read_bytes() == b"\x00"
+    assert codec.read(one, Path, blobs).suffix == ".bin"
+
+
+def test_a_folder_with_a_link_out_of_it_is_refused(blobs, tmp_path):
+    folder = tmp_path / "made"
+    folder.mkdir()
+    (folder / "secrets").symlink_to("/etc")
+    with pytest.raises(BadValue, match="secrets is a link"):
+        choose(ALL, Path).write(folder, Path, "result", blobs)
+    (folder / "secrets").unlink()
+    with pytest.raises(BadValue, match="is empty"):
+        choose(ALL, Path).write(folder, Path, "result", blobs)
+
+
+NOT_STORED = [object, set, set[int], dict[int, int], type, complex, list[object]]
 
 
 @pytest.mark.parametrize("kind", NOT_STORED, ids=str)

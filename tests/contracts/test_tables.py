@@ -87,9 +87,7 @@ KINDS = {"iceberg": Iceberg} if APART else {"delta": Delta, "database": Database
 if not APART:
 
     def test_iceberg_keeps_the_same_promises():
-        parts.suite(
-            "iceberg", "tests/contracts/test_tables.py", "-k", "[iceberg] or snapshot_never"
-        )
+        parts.suite("arrow", "tests/contracts/test_tables.py", "-k", "[iceberg] or snapshot_never")
 
 
 @pytest.fixture(params=KINDS)

@@ -38,6 +38,7 @@ def fit(rows: list[int], *, depth: int = 6) -> float:
     for i in range(5):
         falaj.log(loss=1.0 / (i + 1), step=i)
     falaj.log(auc=sum(rows) / 100 + depth / 1000)
+    falaj.keep("trees/first.svg", "<svg xmlns='http://www.w3.org/2000/svg'/>")
     falaj.plot("roc <b>", {"x": [0, 1, 2], "y": [0.0, 0.5, 1.0]}, x="x", y="y")
     if depth == 13:
         raise ValueError("unlucky <script>alert(1)</script>")
@@ -94,7 +95,7 @@ def test_a_failing_step_prints_few_lines_the_users_line_first(project):
     error = lines[next(i for i, line in enumerate(lines) if line.startswith("error[")) :]
     assert len(error) <= 20, error
     assert "error[pipelines.step-failed]: fit: ValueError: unlucky" in error[0]
-    assert "pipeline.py:17" in error[1]
+    assert "pipeline.py:18" in error[1]
     assert "Traceback" not in failed.stderr and "site-packages" not in failed.stderr
 
 
@@ -157,7 +158,12 @@ class Look(HTMLParser):
 
     def handle_starttag(self, tag, attrs):
         self.tags.add(tag)
-        self.active += [n for n, _ in attrs if n in ("src", "href", "action") or n.startswith("on")]
+        self.active += [
+            n
+            for n, v in attrs
+            if (n in ("src", "href", "action") and not v.startswith("data:image/"))
+            or n.startswith("on")
+        ]
 
 
 def test_the_page_of_a_run_holds_all_of_it_and_runs_nothing(project):
@@ -168,6 +174,16 @@ def test_the_page_of_a_run_holds_all_of_it_and_runs_nothing(project):
     assert {"svg", "polyline", "table"} <= seen.tags and "script" not in seen.tags
     assert seen.active == [] and "roc &lt;b&gt;" in text and "<b>" not in text
     assert runs[0]["id"] in text and "auc" in text
+    assert "img" in seen.tags and "fit: trees/first.svg" in text
+
+
+def test_a_cached_step_shows_what_it_kept_when_it_ran(project):
+    root, runs, _ = project
+    again = said(root, "run", "-p", "n=4", "--json")["data"]
+    kept = {step["step"]: step["files"] for step in again["steps"]}
+    assert kept["fit"].keys() == {"trees/first.svg"}
+    assert kept == {step["step"]: step["files"] for step in runs[0]["steps"]}
+    assert all(step["peak_mb"] > 5 for step in runs[0]["steps"])
 
 
 def test_the_page_of_a_failed_run_escapes_what_was_said(project):
@@ -177,7 +193,7 @@ def test_the_page_of_a_failed_run_escapes_what_was_said(project):
     text = (root / "failed.html").read_text()
     assert "script" not in Look(text).tags and "unlucky &lt;script&gt;" in text
     error = re.search(r"<pre>(.*?)</pre>", text, re.DOTALL)[1].splitlines()
-    assert len(error) <= 20 and "pipeline.py:17" in error[1]
+    assert len(error) <= 20 and "pipeline.py:18" in error[1]
 
 
 def long_run(steps):

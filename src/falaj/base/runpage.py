@@ -14,17 +14,21 @@ STYLE: Final = (
     "body{font:14px/1.5 sans-serif;max-width:60em;margin:2em auto;padding:0 1em}"
     "table{border-collapse:collapse;margin:.5em 0}td,th{padding:.2em .8em .2em 0;text-align:left;"
     "border-bottom:1px solid #ddd;vertical-align:top}pre{white-space:pre-wrap;background:#f6f6f6;"
-    "padding:.6em}code{font-size:.9em}"
+    "padding:.6em}code{font-size:.9em}figure{margin:1em 0}img{max-width:100%;background:#fff}"
 )
-POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
+POLICY: Final = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 MOST: Final = 20_000  # bytes of the small form
 CELL: Final = 120  # characters of a cell of the small form
 
 
 def page(
-    run: Mapping[str, Any], plots: Sequence[Mapping[str, Any]], *, logs: Mapping[str, str] = {}
+    run: Mapping[str, Any],
+    plots: Sequence[Mapping[str, Any]],
+    *,
+    pictures: Sequence[Mapping[str, Any]] = (),
+    logs: Mapping[str, str] = {},
 ) -> str:
-    """run, plots: builtins of the facts. logs: what failed steps printed."""
+    """run, plots, pictures: builtins of the facts. logs: what failed steps printed."""
     title = f"run {run['id']}"
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -32,6 +36,7 @@ def page(
         failure(run),
         section("Metrics", pairs(sorted(run["metrics"].items()))),
         section("Plots", "".join(plot_svg(plot) for plot in plots)),
+        section("Pictures", "".join(figure(picture) for picture in pictures)),
         section("Parameters", pairs(run["parameters"].items())),
         section(
             "Datasets", rows_of((d["dataset"], d["rows"], d["content"]) for d in run["datasets"])
@@ -108,6 +113,15 @@ def steps_of(run: Mapping[str, Any]) -> Iterable[tuple[str, str, str, str]]:
         tries = len(step.get("attempts", ()))
         more = f", {tries} attempts" if tries > 1 else ""
         yield step["step"], step["status"], f"{step['seconds']:.2f} s{more}", step["why"]
+
+
+def figure(picture: Mapping[str, Any]) -> str:
+    """As an image: a script inside an SVG does not run, and nothing is loaded."""
+    words = escape(f"{picture['step']}: {picture['name']}")
+    return (
+        f'<figure><img alt="{words}" src="data:{escape(picture["media"])};base64,'
+        f'{escape(picture["data"])}"><figcaption>{words}</figcaption></figure>'
+    )
 
 
 def section(title: str, body: str) -> str:

@@ -18,6 +18,7 @@ __all__ = [
     "Code",
     "Ending",
     "Environment",
+    "Image",
     "Plot",
     "Run",
     "RunStatus",
@@ -58,7 +59,7 @@ class Artifact(Fact, frozen=True, kw_only=True):
     """
 
     name: str
-    kind: str  # parquet | json | npy | model | bytes | tree
+    kind: str  # parquet | json | npy | model | picture | bytes | file | tree
     digest: str
     files: dict[str, str]
     size: int
@@ -90,6 +91,15 @@ class Plot(Fact, frozen=True, kw_only=True):
     y: str
     columns: dict[str, tuple[float | str, ...]]
     mark: str = "line"  # line | bars | points
+
+
+class Image(Fact, frozen=True, kw_only=True):
+    """A picture of a run. data: base64 of the bytes."""
+
+    step: str
+    name: str
+    media: str  # image/png | image/svg+xml
+    data: str
 
 
 class StepRun(Fact, frozen=True, kw_only=True):

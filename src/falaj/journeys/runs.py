@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+import base64
+from typing import Any, Final
 
 from falaj.base.errors import NotFound
 from falaj.base.filters import parse, parse_order
 from falaj.base.points import Series
-from falaj.facts.runs import Plot, Run, StepRun
+from falaj.facts.runs import Image, Plot, Run, StepRun
 from falaj.facts.wire import decode
 from falaj.pipelines.rules import differences
 from falaj.ports.blobs import BlobMissing
 from falaj.ports.ground import Ground
 
-__all__ = ["diff", "find", "log", "plots", "points"]
+__all__ = ["diff", "find", "log", "pictures", "plots", "points"]
+
+MOST: Final = 16 * 1024 * 1024  # bytes of pictures of one run
+MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 
 
 def find(ground: Ground, where: str, order: str, limit: int) -> list[Run]:
@@ -60,6 +64,28 @@ def diff(one: Run, other: Run) -> list[dict[str, Any]]:
 def plots(ground: Ground, run: Run) -> list[Plot]:
     digests = [digest for step in run.steps for digest in step.plots.values()]
     return [decode(Plot, ground.blobs.get(digest)) for digest in digests]
+
+
+def pictures(ground: Ground, run: Run) -> list[Image]:
+    """What steps drew: their answers and the files that they kept, at most 16 MiB of them."""
+    found: list[Image] = []
+    room = MOST
+    for step in run.steps:
+        named = dict(step.files)
+        for output in step.outputs:
+            if output.kind == "picture":
+                named |= {n: d for n, d in output.files.items() if d == output.digest}
+        for name, digest in named.items():
+            media = MEDIA.get(name.rpartition(".")[2].lower())
+            if media is None or not ground.blobs.has(digest):
+                continue
+            data = ground.blobs.get(digest)
+            room -= len(data)
+            if room < 0:
+                return found
+            text = base64.b64encode(data).decode()
+            found.append(Image(step=step.step, name=name, media=media, data=text))
+    return found
 
 
 def points(ground: Ground, run: Run, name: str) -> Series:

@@ -1,23 +1,29 @@
-"""Codecs that need no library: JSON values and bytes."""
+"""Codecs that need no library: JSON values, bytes, files and folders."""
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import enum
+import functools
 import json
 import math
+import tempfile
 import types
 import typing
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
+from falaj.base import digests
+from falaj.base.paths import trouble
 from falaj.facts.runs import Artifact
 from falaj.ports.blobs import Blobs
 from falaj.ports.codecs import BadValue, Codec
 
-__all__ = ["BytesCodec", "JsonCodec", "choose", "is_plain", "plain_value"]
+__all__ = ["BytesCodec", "JsonCodec", "PathCodec", "choose", "is_plain", "plain_value"]
 
 LEAVES: Final = (bool, int, float, str, dt.date, dt.datetime, dt.timedelta, dt.time, type(None))
 
@@ -125,3 +131,56 @@ class BytesCodec:
 
     def read(self, artifact: Artifact, kind: Any, blobs: Blobs) -> Any:  # noqa: ARG002 the port's form
         return blobs.get(artifact.digest)
+
+
+class PathCodec:
+    """A file or folder that the step made.
+
+    Its reader gets a copy of its own, which goes away with the process.
+    """
+
+    def takes(self, kind: Any) -> bool:
+        return kind is Path
+
+    def write(self, value: Any, kind: Any, name: str, blobs: Blobs) -> Artifact:  # noqa: ARG002 the port's form
+        if not isinstance(value, Path):
+            raise BadValue(f"got {type(value).__name__}, expected pathlib.Path")
+        if value.is_symlink() or not (value.is_file() or value.is_dir()):
+            raise BadValue(f"{value.name} is neither a file nor a folder")
+        if value.is_file():
+            digest, size = blobs.put_file(value), value.stat().st_size
+            files = {f"{name}{value.suffix}": digest}
+            return Artifact(name=name, kind="file", digest=digest, files=files, size=size)
+        found = sorted(value.rglob("*"))
+        strange = [
+            path for path in found if path.is_symlink() or not path.is_file() | path.is_dir()
+        ]
+        if strange:
+            raise BadValue(f"{strange[0].relative_to(value)} is a link; copy what it points to")
+        within = [path for path in found if path.is_file()]
+        for path in within:
+            name_within = path.relative_to(value).as_posix()
+            if words := trouble(name_within):
+                raise BadValue(f"the name {name_within!r} {words}")
+        if not within:
+            raise BadValue(f"the folder {value.name} is empty")
+        files = {path.relative_to(value).as_posix(): blobs.put_file(path) for path in within}
+        size = sum(path.stat().st_size for path in within)
+        return Artifact(
+            name=name, kind="tree", digest=digests.of_tree(files), files=files, size=size
+        )
+
+    def read(self, artifact: Artifact, kind: Any, blobs: Blobs) -> Path:  # noqa: ARG002 the port's form
+        home = Path(tempfile.mkdtemp(dir=_scratch(), prefix=f"{artifact.name}-"))
+        for name, digest in artifact.files.items():
+            path = home / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            blobs.copy(digest, path)
+        return home if artifact.kind == "tree" else next(home.iterdir())
+
+
+@functools.cache
+def _scratch() -> str:
+    folder = tempfile.TemporaryDirectory(prefix="falaj-files-")
+    atexit.register(folder.cleanup)
+    return folder.name

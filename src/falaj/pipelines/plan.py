@@ -36,6 +36,11 @@ __all__ = [
 ]
 
 RESULT: Final = "result"
+FRAMES: Final = {
+    "polars": ("DataFrame", "LazyFrame"),
+    "pandas": ("DataFrame",),
+    "pyarrow": ("Table",),
+}
 
 
 @dataclass(frozen=True)
@@ -356,8 +361,9 @@ class _Recorder:
                     "type-not-storable",
                     f"step {made.name} returns {show(part)}{where}, which cannot be stored",
                     home,
-                    why="stored are: polars.DataFrame and LazyFrame, numpy.ndarray, falaj.Model, "
-                    "bytes, None, bool, int, float, str, dates, Enum, Literal, msgspec.Struct, "
+                    why="stored are: polars.DataFrame and LazyFrame, pandas.DataFrame and "
+                    "pyarrow.Table (with falaj[pandas]), numpy.ndarray, falaj.Model, "
+                    "falaj.Picture, pathlib.Path of a file or folder, bytes, None, bool, int, float, str, dates, Enum, Literal, msgspec.Struct, "
                     "and lists, tuples and dicts of plain values",
                     fix=_cure(part),
                 )
@@ -658,11 +664,13 @@ def show(kind: Any) -> str:
 def _cure(kind: Any) -> str:
     text = str(kind)
     if "pandas" in text:
-        return "return polars.from_pandas(frame)"
+        return "pip install 'falaj[pandas]', or return polars.from_pandas(frame)"
+    if "pyarrow" in text:
+        return "pip install 'falaj[pandas]', or return polars.from_arrow(table)"
+    if "matplotlib" in text or "Figure" in text:
+        return "return falaj.Picture.of(figure)"
     if "Generator" in text or "Iterator" in text:
         return "collect the values into a list or a frame"
-    if "Path" in text:
-        return "return the file's bytes"
     if "sklearn" in text or "Estimator" in text:
         return "export the estimator to ONNX and return falaj.Model"
     return "return one of these types, or a NamedTuple of them"
@@ -683,8 +691,9 @@ def fits(given: Any, wanted: Any) -> bool:
 
 
 def _is_frame(kind: Any) -> bool:
-    module = getattr(kind, "__module__", "")
-    return module.startswith("polars.") and kind.__name__ in {"DataFrame", "LazyFrame"}
+    """Frames of one library may be read as another's: all lie as Parquet."""
+    library, _, _ = getattr(kind, "__module__", "").partition(".")
+    return getattr(kind, "__name__", "") in FRAMES.get(library, ())
 
 
 def value_problem(value: Any, kind: Any) -> str:

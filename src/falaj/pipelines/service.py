@@ -17,10 +17,11 @@ from falaj.facts.data import DatasetVersion
 from falaj.facts.runs import Artifact, Environment, StepRun, StepStatus
 from falaj.pipelines.attempt import Bench, Here
 from falaj.pipelines.closure import Scanner
-from falaj.pipelines.codecs import BytesCodec, JsonCodec, choose
+from falaj.pipelines.codecs import BytesCodec, JsonCodec, PathCodec, choose
 from falaj.pipelines.execute import Engine, OnStep
 from falaj.pipelines.loading import load_pipeline, project
 from falaj.pipelines.model import ModelCodec
+from falaj.pipelines.pictures import PictureCodec
 from falaj.pipelines.plan import Plan, make_plan, narrowed
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
@@ -59,7 +60,8 @@ def code_roots(root: Path) -> tuple[Path, ...]:
 def all_codecs(frames: Sequence[Codec]) -> tuple[Codec, ...]:
     """The codecs of a run: those of frames, which come first, then values, bytes and models."""
     tables = _Chosen(tuple(frames))
-    return (*frames, JsonCodec(), BytesCodec(), ModelCodec(tables))
+    own = (PictureCodec(), PathCodec(), JsonCodec(), BytesCodec(), ModelCodec(tables))
+    return (*frames, *own)
 
 
 class _Chosen:

@@ -33,9 +33,9 @@ REFUSED = {  # code, line that is named, text after HEAD
         "type-not-storable", "@step",
         "@step\ndef a() -> object:\n    return 1\n\n@pipeline\ndef main():\n    return a()\n",
     ),
-    "a path as the answer": (
+    "a set as the answer": (
         "type-not-storable", "@step",
-        "@step\ndef a() -> Path:\n    ...\n\n@pipeline\ndef main():\n    return a()\n",
+        "@step\ndef a() -> set[int]:\n    ...\n\n@pipeline\ndef main():\n    return a()\n",
     ),
     "an unstorable field": (
         "type-not-storable", "@step",

@@ -481,6 +481,8 @@ def test_names_of_the_author_are_lazy_and_cheap():
         "Dataset",
         "features",
         "Model",
+        "Picture",
+        "keep",
         "log",
         "map",
         "pipeline",

@@ -10,14 +10,15 @@ from typing import Any
 
 from falaj.base import frames
 from falaj.facts.runs import Artifact
+from falaj.links.frames.arrow import ArrowCodec
 from falaj.ports.blobs import Blobs
-from falaj.ports.codecs import BadValue
+from falaj.ports.codecs import BadValue, Codec
 
 __all__ = ["NpyCodec", "ParquetCodec", "codecs"]
 
 
-def codecs() -> tuple[ParquetCodec, NpyCodec]:
-    return ParquetCodec(), NpyCodec()
+def codecs() -> tuple[Codec, ...]:
+    return ParquetCodec(), NpyCodec(), ArrowCodec()
 
 
 def _is(kind: Any, module: str, *names: str) -> bool:

@@ -9,7 +9,7 @@ import msgspec
 from falaj.app import Works
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
-from falaj.facts.runs import Plot, Run
+from falaj.facts.runs import Image, Plot, Run
 
 __all__ = ["ROUTES", "Points", "StartRun", "StepLog"]
 
@@ -103,6 +103,14 @@ def plots_of_run(works: Works, run: str) -> list[Plot]:
     return runs.plots(works.ground, fact_of(works, run))
 
 
+@get("/runs/{run:str}/pictures", needs=Action.READ, on=ResourceKind.PROJECT)
+def pictures_of_run(works: Works, run: str) -> list[Image]:
+    """What steps drew, in base64; at most 16 MiB."""
+    from falaj.journeys import runs
+
+    return runs.pictures(works.ground, fact_of(works, run))
+
+
 @get("/runs/{run:str}/points", needs=Action.READ, on=ResourceKind.PROJECT)
 def points_of_run(works: Works, run: str, name: str) -> Points:
     """The points of one metric, in the order they were logged."""
@@ -122,5 +130,5 @@ def log_of_step(works: Works, run: str, step: str, attempt: int = 0) -> StepLog:
 
 ROUTES: Final = (
     *(start_run, explain_run, list_runs, show_run, diff_runs),
-    *(plots_of_run, points_of_run, log_of_step),
+    *(plots_of_run, pictures_of_run, points_of_run, log_of_step),
 )

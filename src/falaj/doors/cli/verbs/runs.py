@@ -91,11 +91,12 @@ def write_page(client: Any, run: dict[str, Any], page: Path) -> None:
     from falaj.base.runpage import page as made
 
     plots = client.get(f"/runs/{run['id']}/plots")
+    drawn = client.get(f"/runs/{run['id']}/pictures")
     failed = [step["step"] for step in run["steps"] if step["status"] == "failed"]
     logs = {
         step: client.get(f"/runs/{run['id']}/log", step=step)["text"][-20_000:] for step in failed
     }
-    page.write_text(made(run, plots, logs=logs), encoding="utf-8")
+    page.write_text(made(run, plots, pictures=drawn, logs=logs), encoding="utf-8")
 
 
 @command.command
