@@ -95,6 +95,41 @@ def apart(tmp_path):
     made.cache.close()
 
 
+BRANCHES = """
+@step
+def bad() -> int:
+    raise ValueError("no")
+@step
+def slow() -> int:
+    time.sleep(SLOW)
+    return 1
+@step
+def after(x: int) -> int:
+    return x
+@pipeline
+def main() -> int:
+    bad()
+    return after(slow())
+"""
+
+
+def test_one_failure_lets_independent_steps_finish(shop):
+    shop.write(BRANCHES.replace("SLOW", "0.2"))
+    outcome = shop.run(at_once=2)
+    assert [s.status.value for s in outcome.steps] == ["failed", "executed", "executed"]
+    assert len(outcome.error.problems) == 1
+
+
+def test_fail_fast_ends_what_runs_and_begins_nothing(shop):
+    shop.write(BRANCHES.replace("SLOW", "60"))
+    begun = time.monotonic()
+    outcome = shop.run(at_once=2, fail_fast=True)
+    assert time.monotonic() - begun < 30
+    assert [s.status.value for s in outcome.steps] == ["failed", "skipped", "skipped"]
+    assert [p.code for p in outcome.error.problems] == ["pipelines.step-failed"]
+    assert shop.told[:3] == [(name, "planned", 0.0) for name in ("bad", "slow", "after")]
+
+
 def test_an_answer_with_all_that_belongs_to_it(shop):
     shop.step(
         """

@@ -88,6 +88,29 @@ def test_progress_is_on_stderr_and_the_answer_on_stdout(project):
     ]  # fmt: skip
 
 
+def test_on_a_terminal_a_bar_shows_how_far_it_is(project):
+    root, _, _ = project
+    ours, theirs = os.openpty()
+    environment = {k: v for k, v in os.environ.items() if k not in ("CI", "NO_COLOR")}
+    with subprocess.Popen(
+        [sys.executable, "-m", "falaj", "run", "-p", "n=6"],
+        cwd=root, stdout=subprocess.DEVNULL, stderr=theirs,
+        env={**environment, "TERM": "xterm", "COLUMNS": "100"},
+    ) as child:  # fmt: skip
+        os.close(theirs)
+        seen = b""
+        while True:
+            try:
+                part = os.read(ours, 65536)
+            except OSError:  # how Linux says that the other end is closed
+                break
+            seen += part
+        os.close(ours)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", seen.decode())
+    assert child.returncode == 0
+    assert re.search(r"[01]/2 .*running load", text) and "executed  load" in text
+
+
 def test_a_failing_step_prints_few_lines_the_users_line_first(project):
     _, _, failed = project
     lines = failed.stderr.splitlines()

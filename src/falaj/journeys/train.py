@@ -50,6 +50,7 @@ def run(
     trigger: str = "person",
     parent: str = "",
     only: str = "",
+    fail_fast: bool = False,
 ) -> Run:
     """Run the pipeline and record all of it, whatever the end. Raises the failure of a step."""
     interrupted.mark(ground, permit.person)
@@ -76,7 +77,7 @@ def run(
     try:
         datasets = opened(ground, fresh=True)
         must_hold(ground, datasets)
-        outcome = executed(ground, started, datasets=datasets, only=only)
+        outcome = executed(ground, started, datasets=datasets, only=only, fail_fast=fail_fast)
     except FalajError as error:
         ended(ground, permit, started, None, error)
         raise
@@ -204,6 +205,7 @@ def executed(
     datasets: Mapping[str, DatasetHandle] | None = None,
     explain_only: bool = False,
     only: str = "",
+    fail_fast: bool = False,
 ) -> PipelineOutcome:
     settings = ground.project.pipelines
     parallel = settings.parallel or os.cpu_count() or 1
@@ -212,7 +214,7 @@ def executed(
 
     def on_step(name: str, status: str, seconds: float) -> None:
         ground.on_step(name, status, seconds)
-        if status != "running":
+        if status not in ("planned", "running"):
             ground.tell(f"step {name}: {status}" + (f", {seconds:.1f} s" if seconds else ""))
 
     return run_pipeline(
@@ -232,6 +234,7 @@ def executed(
         executor=executor,
         parallel=parallel,
         only=only,
+        fail_fast=fail_fast,
         clock=ground.now,
     )
 

@@ -114,6 +114,7 @@ class Engine:
     at_once: int = 1
     clock: Callable[[], datetime] = now
     on_step: OnStep | None = None
+    fail_fast: bool = False
     owner: str = field(default_factory=process.owner_here)
     remade: set[str] = field(default_factory=set)
 
@@ -126,15 +127,18 @@ class Engine:
         self._tell_lock = threading.Lock()
 
     def execute(self, plan: Plan) -> Executed:
-        """Run all that can run; one failure lets independent steps finish."""
+        """Run all that can run; one failure lets independent steps finish, unless fail_fast."""
         ready = self._prepare(plan)
         done = Executed()
         walk = _Walk(self, plan, ready, done)
+        for call in plan.calls:
+            self.tell(call.id, "planned", 0.0)
         with self._beating():
             if min(self.at_once, self.executor.at_once) <= 1:
                 for call in plan.calls:
                     for unit in walk.units(call):
                         walk.take(unit, self._one(unit, done))
+                        self._look(walk)
                     walk.close(call)
             else:
                 self._parallel(walk, done)
@@ -155,6 +159,7 @@ class Engine:
         with ThreadPoolExecutor(int(limit), thread_name_prefix="falaj-step") as pool:
             try:
                 while waiting or queue or running:
+                    self._look(walk)
                     for call in [c for c in waiting if walk.is_ready(c)]:
                         waiting.remove(call)
                         queue += walk.units(call)
@@ -174,6 +179,12 @@ class Engine:
                 self._stopped = True
                 self.executor.close()  # else leaving the pool waits for steps of an ended run
                 raise
+
+    def _look(self, walk: _Walk) -> None:
+        """With fail_fast, the first failure ends what runs; what has not begun is skipped."""
+        if self.fail_fast and walk.errors and not self._stopped:
+            self._stopped = True
+            self.executor.close()
 
     def explain(self, plan: Plan) -> Executed:
         """Say what would be cached and why the rest would run. Runs nothing."""
@@ -291,6 +302,9 @@ class Engine:
     # -- one step --------------------------------------------------------------------------------
 
     def _one(self, unit: _Unit, done: Executed) -> _Made:
+        if self._stopped:
+            self.tell(unit.id, "skipped", 0.0)
+            return _Made(self.fact(unit.id, "", {}, StepStatus.SKIPPED, "another step failed"))
         parts = self._parts(unit, done)
         key = keys.key_of(parts)
         started = now()
@@ -386,6 +400,10 @@ class Engine:
             **{name: getattr(outcome, name) for name in SAID},
             "resources": dict(unit.call.step.options.resources),
         }
+        if outcome.ending is Ending.LOST and self._stopped:
+            self.tell(unit.id, "skipped", facts["seconds"])
+            words = "another step failed"
+            return _Made(self.fact(unit.id, key, parts, StepStatus.SKIPPED, words, **facts))
         if outcome.ending is not Ending.DONE:
             error = self._failure(unit, done, outcome, attempts)
             self.tell(unit.id, "failed", facts["seconds"])

@@ -104,6 +104,7 @@ def run_pipeline(
     executor: Executor | None = None,
     parallel: int = 1,
     only: str = "",
+    fail_fast: bool = False,
     clock: Callable[[], datetime] = now,
 ) -> PipelineOutcome:
     """Run `module:function` of the project at `root`.
@@ -118,13 +119,15 @@ def run_pipeline(
         cache: what steps have already made.
         codecs: of frames and arrays; values, bytes and models are added.
         lock: the environment as it is part of every key.
-        on_step: called as (step, `running | executed | cached | failed | skipped`, seconds).
+        on_step: called as (step, `planned | running | executed | cached | failed | skipped`,
+            seconds); all steps are planned before the first one runs.
         explain: plan and compare only; steps that would run are `skipped`, `why` says the reason.
         project_name: no entry is shared between projects.
         run: id that cached steps will point to as their origin.
         executor: where steps run; this process when left out. It is closed at the end.
         parallel: most steps at once, where the executor allows it.
         only: a step; the others run only as far as it needs them.
+        fail_fast: the first failure ends the steps that run; otherwise independent ones finish.
         clock: tells the time to steps with `fresh`.
 
     Raises FalajError when nothing was run: the plan does not hold. A step that fails is told in
@@ -172,6 +175,7 @@ def run_pipeline(
             at_once=parallel,
             clock=clock,
             on_step=on_step,
+            fail_fast=fail_fast,
         )
         done = engine.explain(plan) if explain else engine.execute(plan)
     return PipelineOutcome(

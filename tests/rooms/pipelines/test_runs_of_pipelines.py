@@ -97,7 +97,7 @@ def test_steps_are_recorded_as_facts(shop):
         steps=outcome.steps, metrics=outcome.metrics, result=outcome.result,
     )  # fmt: skip
     assert decode(Run, encode(run)) == run
-    assert shop.told[:2] == [
+    assert [told for told in shop.told if told[1] != "planned"][:2] == [
         ("load", "running", 0.0),
         ("load", "executed", outcome.steps[0].seconds),
     ]

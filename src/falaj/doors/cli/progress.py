@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
@@ -20,31 +19,53 @@ def line(step: str, status: str, seconds: float) -> str:
     return f"  {status:<8}  {step}" + (f"  {seconds:.1f} s" if seconds else "")
 
 
+QUIET: Final = ("planned", "running")  # not worth a line of their own
+
+
 @contextmanager
 def watching() -> Iterator[OnStep]:
-    """Yield who hears of steps. stdout stays for the answer."""
+    """Yield who hears of steps: a bar on a terminal, lines elsewhere. stdout stays for the answer."""
     if not sys.stderr.isatty():
 
         def plain(step: str, status: str, seconds: float) -> None:
-            if status != "running":
+            if status not in QUIET:
                 click.echo(line(step, status, seconds), err=True)
 
         yield plain
         return
     from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        SpinnerColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
     from rich.text import Text
 
     console = Console(stderr=True)
-    since: dict[str, float] = {}
-    with console.status("planning") as status_line:
+    words = TextColumn("{task.description}")
+    columns = (SpinnerColumn(), MofNCompleteColumn(), BarColumn(24), TimeElapsedColumn(), words)
+    planned: set[str] = set()
+    ended: set[str] = set()
+    running: dict[str, None] = {}
+
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task("planning", total=None)
 
         def alive(step: str, status: str, seconds: float) -> None:
+            if ":" in step:  # elements of a mapped step are known when it begins
+                planned.discard(step.partition(":")[0])
+            planned.add(step)
             if status in ("running", "retried"):
-                since[step] = time.monotonic()
-            else:
-                since.pop(step, None)
-            if status != "running":
+                running[step] = None
+            elif status != "planned":
+                running.pop(step, None)
+                ended.add(step)
+            if status not in QUIET:
                 console.print(Text(line(step, status, seconds), style=COLOURS.get(status, "")))
-            status_line.update(Text("running " + ", ".join(since) if since else "recording"))
+            doing = "running " + ", ".join(running) if running else "recording"
+            bar.update(task, total=len(planned), completed=len(ended), description=doing)
 
         yield alive

@@ -19,6 +19,7 @@ class StartRun(msgspec.Struct, forbid_unknown_fields=True):
     pipeline: str = ""
     seed: int | None = None
     only: str = ""  # a step; the others run only as far as it needs them
+    fail_fast: bool = False  # the first failure ends the steps that run
     parent: str = ""  # the run whose parameters these are
 
 
@@ -45,6 +46,7 @@ def start_run(works: Works, permit: Permit, data: StartRun) -> Run:
         seed=data.seed,
         parent=train.named(works.ground, data.parent) if data.parent else "",
         only=data.only,
+        fail_fast=data.fail_fast,
     )
 
 

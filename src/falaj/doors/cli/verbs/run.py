@@ -46,6 +46,7 @@ def pairs(_ctx: click.Context, _param: click.Parameter, given: tuple[str, ...]) 
 @click.option("--seed", type=int, help="Seed of the run; the project's is the default.")
 @click.option("--from", "source", metavar="RUN", help="Take the parameters and the seed of a run.")
 @click.option("--only", default="", metavar="STEP", help="Run up to this step and no other.")
+@click.option("--fail-fast", is_flag=True, help="End the other steps when the first one fails.")
 @click.option("--explain", is_flag=True, help="Say what would run and why; run nothing.")
 @terminal.json_option
 @click.pass_context
@@ -56,6 +57,7 @@ def command(
     seed: int | None,
     source: str | None,
     only: str,
+    fail_fast: bool,
     explain: bool,
     machine: bool,
 ) -> None:
@@ -72,6 +74,7 @@ def command(
     with watching() as on_step:
         client = connect(ctx, on_step=on_step)
         body = {"pipeline": pipeline, "parameters": parameters, "seed": seed, "only": only}
+        body["fail_fast"] = fail_fast
         if source:
             body |= taken_from(client, source, body)
         return told(client, body, explain=explain, machine=machine)
