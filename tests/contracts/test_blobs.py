@@ -9,14 +9,45 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from falaj.base import digests
+from falaj.base import digests, fenc
 from falaj.links.files.blobs import FileBlobs
 from falaj.ports.blobs import BlobMissing
 
 
-@pytest.fixture(params=["files"])
+class Scope:
+    """The port Sealing under one key."""
+
+    def __init__(self, key):
+        self.key = key
+
+    def seal(self, source, to, object):
+        fenc.seal(source, to, self.key, {"object": object})
+
+    def opened(self, source, object):
+        return fenc.opened(source, self.key, object=object)
+
+
+@pytest.fixture(params=["files", "sealed files"])
 def blobs(request, tmp_path):
-    return FileBlobs(tmp_path / "blobs")
+    return FileBlobs(tmp_path / "blobs", Scope(b"k" * 32) if "sealed" in request.param else None)
+
+
+def test_sealed_files_hold_nothing_that_can_be_read_without_the_key(tmp_path):
+    sealed = FileBlobs(tmp_path, Scope(b"k" * 32))
+    digest = sealed.put(b"a canary in a mine")
+    (tmp_path / "f").write_bytes(b"a canary in a file" * 200_000)
+    other = sealed.put_file(tmp_path / "f")
+    for one in (digest, other):
+        assert b"canary" not in stored(sealed, one).read_bytes()
+        for without in (None, Scope(b"l" * 32)):
+            wrong = FileBlobs(tmp_path, without)
+            assert not wrong.has(one)
+            with pytest.raises(BlobMissing):
+                wrong.get(one)
+    stored(sealed, digest).chmod(0o644)
+    stored(sealed, digest).write_bytes(stored(sealed, other).read_bytes())
+    with pytest.raises(BlobMissing, match="another object"):
+        FileBlobs(tmp_path, Scope(b"k" * 32)).get(digest)
 
 
 def stored(blobs, digest):

@@ -92,6 +92,11 @@ class Plot(Fact, frozen=True, kw_only=True):
     columns: dict[str, tuple[float | str, ...]]
     mark: str = "line"  # line | bars | points
 
+    def _repr_html_(self) -> str:
+        from falaj.base.drawing import plot_svg
+
+        return plot_svg(msgspec.to_builtins(self))
+
 
 class Image(Fact, frozen=True, kw_only=True):
     """A picture of a run. data: base64 of the bytes."""

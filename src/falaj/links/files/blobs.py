@@ -1,15 +1,19 @@
-"""Blobs in a folder: `ab/cdef...` under the first two hex digits. Verified whenever they are read."""
+"""Blobs in a folder: `ab/cdef...` under the first two hex digits. Verified whenever they are read.
+
+With a Sealing the files are encrypted; digests are of the bytes before that, so nothing else changes.
+"""
 
 from __future__ import annotations
 
 import hashlib
-import os
+import io
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from falaj.base import digests, files
 from falaj.ports.blobs import BlobMissing
+from falaj.ports.sealing import Sealing
 
 __all__ = ["FileBlobs"]
 
@@ -19,14 +23,18 @@ CHUNK: Final = 1 << 20
 class FileBlobs:
     """The port Blobs over one folder. Safe for several processes: names are made by rename only."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, sealing: Sealing | None = None) -> None:
         self.folder = folder
+        self._sealing = sealing
         self._seen: dict[str, tuple[int, int, int, int]] = {}
 
     def put(self, data: bytes) -> str:
         digest = digests.of_bytes(data)
         if not self.has(digest):
-            files.write_atomic(self._path(digest), data, mode=0o444)
+            if self._sealing is None:
+                files.write_atomic(self._path(digest), data, mode=0o444)
+            else:
+                self._seal(io.BytesIO(data), digest)
         return digest
 
     def put_file(self, path: Path) -> str:
@@ -34,25 +42,42 @@ class FileBlobs:
         if self.has(digest):
             return digest
         with path.open("rb") as source:
-            self._write(self._path(digest), iter(lambda: source.read(CHUNK), b""), digest)
+            if self._sealing is None:
+                self._write(self._path(digest), _chunks(source), digest)
+            else:
+                self._seal(source, digest)
         return digest
 
     def get(self, digest: str) -> bytes:
-        try:
-            data = self._path(digest).read_bytes()
-        except FileNotFoundError:
-            raise BlobMissing(digest) from None
+        data = b"".join(self._read(digest))
         if digests.of_bytes(data) != digest:
             raise BlobMissing(f"{digest}: the stored bytes were altered")
         return data
 
     def copy(self, digest: str, to: Path) -> None:
+        self._write(to, self._read(digest), digest)
+
+    def _read(self, digest: str) -> Iterator[bytes]:
         try:
             source = self._path(digest).open("rb")
         except FileNotFoundError:
             raise BlobMissing(digest) from None
         with source:
-            self._write(to, iter(lambda: source.read(CHUNK), b""), digest)
+            if self._sealing is None:
+                yield from _chunks(source)
+                return
+            try:
+                yield from self._sealing.opened(source, digest)
+            except ValueError as error:
+                raise BlobMissing(f"{digest}: {error}") from None
+
+    def _seal(self, source: BinaryIO, digest: str) -> None:
+        assert self._sealing is not None  # noqa: S101 asked with one only
+        heard = _Heard(source)
+        with files.replacing(self._path(digest), mode=0o444) as target:
+            self._sealing.seal(heard, target, digest)
+            if heard.digest != digest:
+                raise BlobMissing(f"{digest}: the bytes were altered while they were sealed")
 
     def has(self, digest: str) -> bool:
         """True when the bytes are here and unaltered; verified again whenever the file changed."""
@@ -62,12 +87,18 @@ class FileBlobs:
             stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if self._seen.get(digest) == stamp:
                 return True
-            if digests.of_file(path) != digest:
+            if not self._is_whole(digest):
                 return False
-        except FileNotFoundError:
+        except (FileNotFoundError, BlobMissing):
             return False
         self._seen[digest] = stamp
         return True
+
+    def _is_whole(self, digest: str) -> bool:
+        running = hashlib.sha256()
+        for chunk in self._read(digest):
+            running.update(chunk)
+        return "sha256:" + running.hexdigest() == digest
 
     def kept(self) -> Iterator[tuple[str, int, float]]:
         for folder in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
@@ -89,20 +120,30 @@ class FileBlobs:
     @staticmethod
     def _write(path: Path, chunks: Iterator[bytes], digest: str) -> None:
         """Write whole or not at all; bytes that are not `digest` never get the name."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
         running = hashlib.sha256()
-        try:
-            with part.open("xb") as file:
-                for chunk in chunks:
-                    running.update(chunk)
-                    file.write(chunk)
-                file.flush()
-                os.fsync(file.fileno())
+        with files.replacing(path) as file:
+            for chunk in chunks:
+                running.update(chunk)
+                file.write(chunk)
             if "sha256:" + running.hexdigest() != digest:
                 raise BlobMissing(f"{digest}: the bytes were altered")
-            part.replace(path)
-        except BaseException:
-            part.unlink(missing_ok=True)
-            raise
-        files.sync_folder(path.parent)
+
+
+def _chunks(source: BinaryIO) -> Iterator[bytes]:
+    return iter(lambda: source.read(CHUNK), b"")
+
+
+class _Heard:
+    """A file whose digest is taken while somebody else reads it."""
+
+    def __init__(self, source: BinaryIO) -> None:
+        self._source, self._running = source, hashlib.sha256()
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._source.read(size)
+        self._running.update(data)
+        return data
+
+    @property
+    def digest(self) -> str:
+        return "sha256:" + self._running.hexdigest()
