@@ -107,7 +107,7 @@ def test_every_plan_setting_reaches_the_plan(tmp_path):
     text = WHOLE + (
         '[environments.staging]\ntarget = "local"\nrequires = []\n[environments.staging.rollout]\n'
         'strategy = "direct"\nsteps_pct = [10, 100]\nhold = "1s"\nstratum = "2s"\ngrace = "3s"\n'
-        "alpha = 0.02\nbeta = 0.03\nmargin = 2.0\ntolerate = 1.5\nlatency_tolerate = 1.6\n"
+        'alpha = 0.02\nbeta = 0.03\nmargin = 2.0\ntolerate = 1.5\nlatency_tolerate = 1.6\nlatency_difference = "250ms"\n'
         'margins = { labels = 1.7 }\nslo = { errors = 0.02 }\nprove = ["errors"]\n'
         'min_requests = 7\nmin_time = "8s"\nwarmup = "9s"\nstall = "10s"\n'
     )
@@ -123,6 +123,7 @@ def test_every_plan_setting_reaches_the_plan(tmp_path):
         margin=2.0,
         tolerate=1.5,
         latency_tolerate=1.6,
+        latency_margin_us=250_000,
         margins={"labels": 1.7},
         slo={"errors": 0.02},
         prove=("errors",),

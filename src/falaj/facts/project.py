@@ -195,6 +195,10 @@ class RolloutTable(Fact, frozen=True, kw_only=True):
     latency_tolerate: Annotated[
         float, _is("Odds ratio of slow answers that counts as no worse.", ge=1, le=10)
     ] = 1.1
+    latency_difference: Annotated[
+        str,
+        _time("An answer of the canary that is slower by less counts as no slower.", 0, 60),
+    ] = "1ms"
     slo: Annotated[
         dict[Watched, Annotated[float, _share("")]],
         _is("Largest share of bad answers, by metric."),
@@ -241,6 +245,7 @@ class RolloutTable(Fact, frozen=True, kw_only=True):
             margin=self.margin,
             tolerate=self.tolerate,
             latency_tolerate=self.latency_tolerate,
+            latency_margin_us=round(_seconds(self.latency_difference) * 1e6),
             margins={str(metric): ratio for metric, ratio in self.margins.items()},
             slo={str(metric): share for metric, share in self.slo.items()},
             prove=self.prove,

@@ -74,6 +74,7 @@ class RolloutPlan(Fact, frozen=True, kw_only=True):
     min_time_s: float = 600.0
     warmup_s: float = 120.0
     stall_s: float = 300.0
+    latency_margin_us: int = 1000  # what the canary may be slower at every threshold
 
     def __post_init__(self) -> None:
         if list(self.steps_pct) != sorted(set(self.steps_pct)) or self.steps_pct[-1:] != (100,):

@@ -49,7 +49,10 @@ class SplitPlan(Fact, frozen=True, kw_only=True):
 
 
 class ModelPlan(Fact, frozen=True, kw_only=True):
-    """latency_us: four thresholds frozen from stable (p50, p90, p95, p99). step: of the rollout."""
+    """latency_us: four thresholds frozen from stable (p50, p90, p95, p99). step: of the rollout.
+
+    latency_margin_us: a canary's answer counts as slow only when it is above a threshold by more.
+    """
 
     stable: ArmPlan
     canary: ArmPlan | None = None
@@ -58,6 +61,7 @@ class ModelPlan(Fact, frozen=True, kw_only=True):
     rollout: str = ""
     split: SplitPlan
     latency_us: tuple[int, ...] = ()
+    latency_margin_us: int = 0
 
 
 class TrafficPlan(Fact, frozen=True, kw_only=True):

@@ -205,6 +205,7 @@ def model_plan(rollout: Rollout, folders: dict[str, str]) -> ModelPlan:
             step=rollout.step,
             split=split,
             latency_us=rollout.latency_us,
+            latency_margin_us=rollout.plan.latency_margin_us,
         )
     if rollout.phase in GOING_BACK:
         return ModelPlan(
@@ -213,6 +214,7 @@ def model_plan(rollout: Rollout, folders: dict[str, str]) -> ModelPlan:
             step=rollout.step,
             split=split,
             latency_us=rollout.latency_us,
+            latency_margin_us=rollout.plan.latency_margin_us,
         )
     if rollout.phase is Phase.STARTING:
         # Loaded beside stable. Nothing is split yet, so nothing may count against the split.
@@ -224,6 +226,7 @@ def model_plan(rollout: Rollout, folders: dict[str, str]) -> ModelPlan:
         step=rollout.step,
         split=split,
         latency_us=rollout.latency_us,
+        latency_margin_us=rollout.plan.latency_margin_us,
     )
 
 

@@ -17,7 +17,9 @@ class Cell:
     """Counts of one model in one stratum of one step; pairs are (stable, canary).
 
     n: requests whose outcome is known, errors: without an answer of their own arm in time,
-    timed: those with one, over[i]: of these, slower than threshold i.
+    timed: those with one, over[i]: of these, slower than threshold i. edges: of each arm; those of
+    the canary lie higher by the difference that does not matter, so that it is proven slower only
+    by more than that.
     """
 
     __slots__ = (
@@ -35,14 +37,21 @@ class Cell:
     )
 
     def __init__(
-        self, model: str, rollout: str, step: int, stratum: int, zone: str, edges: tuple[int, ...]
+        self,
+        model: str,
+        rollout: str,
+        step: int,
+        stratum: int,
+        zone: str,
+        edges: tuple[int, ...],
+        margin: int = 0,
     ) -> None:
         self.model = model
         self.rollout = rollout
         self.step = step
         self.stratum = stratum
         self.zone = zone
-        self.edges = edges
+        self.edges = (edges, tuple(edge + margin for edge in edges))
         self.n = [0, 0]
         self.errors = [0, 0]
         self.timed = [0, 0]
@@ -84,12 +93,20 @@ class Tally:
         self.dirty: list[Cell] = []
 
     def cell(
-        self, model: str, rollout: str, step: int, stratum: int, zone: str, edges: tuple[int, ...]
+        self,
+        model: str,
+        rollout: str,
+        step: int,
+        stratum: int,
+        zone: str,
+        edges: tuple[int, ...],
+        margin: int = 0,
     ) -> Cell:
+        """The open cell, made on first use. edges, margin: microseconds."""
         key = (model, rollout, step, stratum)
         found = self.cells.get(key)
         if found is None:
-            found = self.cells[key] = Cell(model, rollout, step, stratum, zone, edges)
+            found = self.cells[key] = Cell(model, rollout, step, stratum, zone, edges, margin)
             # Requests in work hold their own cell; the table itself needs the newest few only.
             while len(self.cells) > 256:
                 del self.cells[next(iter(self.cells))]
@@ -102,7 +119,7 @@ class Tally:
             cell.errors[arm] += 1
         else:
             cell.timed[arm] += 1
-            for edge, over in zip(cell.edges, cell.over, strict=True):
+            for edge, over in zip(cell.edges[arm], cell.over, strict=True):
                 if latency_us <= edge:
                     break
                 over[arm] += 1

@@ -48,6 +48,7 @@ def payload():
                     "stratum_ms": 60000,
                 },
                 "latency_us": [1, 2, 3, 4],
+                "latency_margin_us": 1000,
             }
         },
     }
@@ -94,6 +95,8 @@ FIELDS = {  # path -> bad value
     "a key nobody reads": (("models", "delay", "split", "key"), "principal"),
     "sticky without something to stick to": (("models", "delay", "split", "sticky"), True),
     "too short a stratum": (("models", "delay", "split", "stratum_ms"), 99),
+    "a margin below nothing": (("models", "delay", "latency_margin_us"), -1),
+    "a margin of hours": (("models", "delay", "latency_margin_us"), 10**10),
     "five thresholds": (("models", "delay", "latency_us"), [1, 2, 3, 4, 5]),
     "falling thresholds": (("models", "delay", "latency_us"), [4, 3, 2, 1]),
     "a threshold of nothing": (("models", "delay", "latency_us"), [0, 1, 2, 3]),

@@ -153,7 +153,13 @@ class Predict(State):
             plan = live.plan
             if plan.rollout:
                 cell = self.tally.cell(
-                    live.name, plan.rollout, plan.step, stratum, live.zone, plan.latency_us
+                    live.name,
+                    plan.rollout,
+                    plan.step,
+                    stratum,
+                    live.zone,
+                    plan.latency_us,
+                    plan.latency_margin_us,
                 )
         if arm == CANARY and engine is not None and engine.reader is not live.stable.reader:
             same = engine.manifest.schema.inputs == live.stable.manifest.schema.inputs
