@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic
 from typing import TYPE_CHECKING, Final
@@ -168,9 +170,27 @@ class Works:
                 done += self._watch.turn()
             self._watched = monotonic()
         if "learning" in duties and self.ground.store.take("learning", self.name, LEASE_S):
-            done += self.learn()
+            with self.holding("learning"):
+                done += self.learn()
         self.ground.store.integrate()
         return done
+
+    @contextmanager
+    def holding(self, lease: str, seconds: float = LEASE_S) -> Iterator[None]:
+        """Renew a lease that was taken while something longer than it goes on."""
+        ended = threading.Event()
+
+        def renew() -> None:
+            while not ended.wait(seconds / 3):
+                self.ground.store.take(lease, self.name, seconds)
+
+        thread = threading.Thread(target=renew, name=f"falaj-{lease}", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
 
     def learn(self) -> list[str]:
         """Propose a retraining where one is due, or bring one a step further."""
