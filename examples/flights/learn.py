@@ -12,7 +12,7 @@ from prepare import FEATURES, WEATHER
 from sklearn.ensemble import HistGradientBoostingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import log_loss, roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
@@ -35,7 +35,7 @@ class Trained(NamedTuple):
     batch: pl.DataFrame
 
 
-@step
+@step(timeout="10m", retries=1, resources={"cpu": 1, "memory_mb": 2000})
 def train(rows: pl.DataFrame, *, iterations: int, leaves: int) -> Trained:
     """Histogram gradient boosting, exported; the trained model itself is never stored."""
     model = HistGradientBoostingClassifier(
@@ -49,6 +49,10 @@ def train(rows: pl.DataFrame, *, iterations: int, leaves: int) -> Trained:
     # Threads that spin for each other cost 20 times the time on a machine that is busy.
     with threadpool_limits(limits=1, user_api="openmp"):
         model.fit(matrix(blinded(rows)), labels(rows), sample_weight=balanced(rows))
+    few = rows.sample(min(len(rows), 4000), seed=0)
+    for number, probability in enumerate(model.staged_predict_proba(matrix(few)), 1):
+        if number % 10 == 0:
+            falaj.log(step=number, loss=float(log_loss(labels(few), probability[:, 1])))
     batch = rows.select(FEATURES).sample(20_000, seed=0, with_replacement=True)
     return Trained(
         export_onnx(model),

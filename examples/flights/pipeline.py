@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Literal
 
 import polars as pl
+from judge import airports, at_airport, beats, curves, habit, importance
 from learn import baseline, evaluate, pack, prove, train
 from prepare import features, join, load, split
 
+import falaj
 from falaj import Model, pipeline
 
 
@@ -19,12 +21,17 @@ def delay(
     leaves: int = 8,
     weather_units: Literal["us", "si"] = "us",
 ) -> Model:
-    rows = features(join(load(month_from, month_to), units=weather_units))
+    joined = join(load(month_from, month_to), units=weather_units)
+    rows = features(joined)
     parts = split(rows)
     trained = train(parts.train, iterations=iterations, leaves=leaves)
     proof = prove(trained.onnx, trained.batch)
-    evaluate(trained.onnx, parts.test)
-    baseline(parts.train, parts.test)
+    found = evaluate(trained.onnx, parts.test)
+    simple = baseline(parts.train, parts.test)
+    habit(joined)
+    curves(trained.onnx, parts.test)
+    falaj.map(at_airport, airports(parts.test), trained.onnx, parts.test)
+    falaj.when(beats(found, simple), importance, trained.onnx, parts.test)
     return pack(trained.onnx, proof, parts.train, parts.test)
 
 

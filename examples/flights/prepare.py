@@ -84,6 +84,12 @@ def in_units(weather: pl.DataFrame, units: str) -> pl.DataFrame:
     )
 
 
+def known_by() -> pl.Expr:
+    """When the delay of a flight is known: it has landed. Whoever asks earlier must not see it."""
+    minutes = pl.col("minute") + pl.col("dep_delay") + pl.col("air_time")
+    return pl.col("at") + pl.duration(minutes=minutes)
+
+
 def beside(
     rows: pl.DataFrame, weather: pl.DataFrame, planes: pl.DataFrame, airports: pl.DataFrame
 ) -> pl.DataFrame:

@@ -197,6 +197,7 @@ def test_the_page_of_a_run_holds_all_of_it_and_runs_nothing(project):
     assert {"svg", "polyline", "table"} <= seen.tags and "script" not in seen.tags
     assert seen.active == [] and "roc &lt;b&gt;" in text and "<b>" not in text
     assert runs[0]["id"] in text and "auc" in text
+    assert text.count("<polyline") == 2, "the plot, and the loss by its steps"
     assert "img" in seen.tags and "fit: trees/first.svg" in text
 
 

@@ -17,6 +17,7 @@ from falaj.ports.ground import Ground
 __all__ = ["diff", "find", "log", "pictures", "plots", "points"]
 
 MOST: Final = 16 * 1024 * 1024  # bytes of pictures of one run
+DRAWN: Final = 500  # points of a line
 MEDIA: Final = {"png": "image/png", "svg": "image/svg+xml"}
 
 
@@ -62,8 +63,25 @@ def diff(one: Run, other: Run) -> list[dict[str, Any]]:
 
 
 def plots(ground: Ground, run: Run) -> list[Plot]:
+    """What steps plotted, and a line for each metric that was logged with steps."""
     digests = [digest for step in run.steps for digest in step.plots.values()]
-    return [decode(Plot, ground.blobs.get(digest)) for digest in digests]
+    lines = ground.runs.names(run.id) if ground.runs is not None else ()
+    return [
+        *(decode(Plot, ground.blobs.get(digest)) for digest in digests),
+        *(line(name, points(ground, run, name)) for name in lines),
+    ]
+
+
+def line(name: str, series: Series) -> Plot:
+    """At most about 500 points of it: no eye sees more."""
+    some = [*range(0, len(series.values), len(series.values) // DRAWN + 1)]
+    if some[-1] != len(series.values) - 1:
+        some.append(len(series.values) - 1)
+    columns: dict[str, tuple[float | str, ...]] = {
+        "step": tuple(float(series.steps[i]) for i in some),
+        name: tuple(float(series.values[i]) for i in some),
+    }
+    return Plot(name=name, x="step", y=name, columns=columns)
 
 
 def pictures(ground: Ground, run: Run) -> list[Image]:
