@@ -69,6 +69,7 @@ def test_bytes_come_back(blobs, data):
     digest = blobs.put(data)
     assert digest == digests.of_bytes(data)
     assert blobs.has(digest) and blobs.get(digest) == data
+    assert blobs.size(digest) == len(data)
 
 
 def test_storing_twice_is_not_an_error(blobs):

@@ -129,6 +129,7 @@ HEAVY = {  # package -> where it may be imported at all
     "sklearn": ("links/frames/", "pipelines/", "evaluation/"),
     "deltalake": ("links/delta/",),
     "duckdb": ("links/duckdb/",),
+    "mlflow": (),
     "pyiceberg": ("links/iceberg/",),
     "pandera": (),
     "pointblank": (),

@@ -26,9 +26,10 @@ def page(
     plots: Sequence[Mapping[str, Any]],
     *,
     pictures: Sequence[Mapping[str, Any]] = (),
+    files: Sequence[Mapping[str, Any]] = (),
     logs: Mapping[str, str] = {},
 ) -> str:
-    """run, plots, pictures: builtins of the facts. logs: what failed steps printed."""
+    """run, plots, pictures, files: builtins of the facts. logs: what failed steps printed."""
     title = f"run {run['id']}"
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -42,6 +43,7 @@ def page(
             "Datasets", rows_of((d["dataset"], d["rows"], d["content"]) for d in run["datasets"])
         ),
         section("Steps", rows_of(steps_of(run), ("step", "status", "time", "why"))),
+        *(said_by(step, files) for step in run["steps"]),
         *(
             f"<h2>Log of {escape(name)}</h2><pre>{escape(text)}</pre>"
             for name, text in logs.items()
@@ -113,6 +115,16 @@ def steps_of(run: Mapping[str, Any]) -> Iterable[tuple[str, str, str, str]]:
         tries = len(step.get("attempts", ()))
         more = f", {tries} attempts" if tries > 1 else ""
         yield step["step"], step["status"], f"{step['seconds']:.2f} s{more}", step["why"]
+
+
+def said_by(step: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> str:
+    """What a step said about itself, and the names of what it kept."""
+    said = [
+        *((f"param {name}", value) for name, value in step.get("params", {}).items()),
+        *((f"tag {name}", value) for name, value in step.get("tags", {}).items()),
+        *((f["name"], f"{f['size']:,} bytes") for f in files if f["step"] == step["step"]),
+    ]
+    return section(f"Said by {escape(step['step'])}", pairs(said))
 
 
 def figure(picture: Mapping[str, Any]) -> str:

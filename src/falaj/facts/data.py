@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
+from typing import Final
 
 from falaj.base.time import Instant
 from falaj.facts.checks import CheckResult
 from falaj.facts.wire import Fact
 
-__all__ = ["Classification", "ContractReport", "DatasetVersion", "Label"]
+__all__ = ["PROTECTED", "Classification", "ContractReport", "DatasetVersion", "Label"]
 
 
 class Classification(enum.StrEnum):
@@ -17,6 +18,10 @@ class Classification(enum.StrEnum):
     CONFIDENTIAL = "confidential"
     PERSONAL = "personal"
     SENSITIVE = "sensitive"
+
+
+# With such data even loopback is not spoken in the clear.
+PROTECTED: Final = (Classification.PERSONAL, Classification.SENSITIVE)
 
 
 class Label(Fact, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ __all__ = [
     "Ending",
     "Environment",
     "Image",
+    "KeptFile",
     "Plot",
     "Run",
     "RunStatus",
@@ -105,6 +106,15 @@ class Image(Fact, frozen=True, kw_only=True):
     name: str
     media: str  # image/png | image/svg+xml
     data: str
+
+
+class KeptFile(Fact, frozen=True, kw_only=True):
+    """A file that a step kept beside its answer. size: bytes; 0 when it is no longer kept."""
+
+    step: str
+    name: str
+    digest: str
+    size: int
 
 
 class StepRun(Fact, frozen=True, kw_only=True):

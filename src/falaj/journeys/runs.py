@@ -8,13 +8,13 @@ from typing import Any, Final
 from falaj.base.errors import NotFound
 from falaj.base.filters import parse, parse_order
 from falaj.base.points import Series
-from falaj.facts.runs import Image, Plot, Run, StepRun
+from falaj.facts.runs import Image, KeptFile, Plot, Run, StepRun
 from falaj.facts.wire import decode
 from falaj.pipelines.rules import differences
-from falaj.ports.blobs import BlobMissing
+from falaj.ports.blobs import BlobMissing, Blobs, SizedBlobs
 from falaj.ports.ground import Ground
 
-__all__ = ["diff", "find", "log", "pictures", "plots", "points"]
+__all__ = ["diff", "file", "files", "find", "log", "pictures", "plots", "points"]
 
 MOST: Final = 16 * 1024 * 1024  # bytes of pictures of one run
 DRAWN: Final = 500  # points of a line
@@ -104,6 +104,43 @@ def pictures(ground: Ground, run: Run) -> list[Image]:
             text = base64.b64encode(data).decode()
             found.append(Image(step=step.step, name=name, media=media, data=text))
     return found
+
+
+def files(ground: Ground, run: Run) -> list[KeptFile]:
+    """What steps kept beside their answers, by step and name."""
+    return [
+        KeptFile(step=step.step, name=name, digest=digest, size=size_of(ground.blobs, digest))
+        for step in run.steps
+        for name, digest in sorted(step.files.items())
+    ]
+
+
+def size_of(blobs: Blobs, digest: str) -> int:
+    try:
+        return blobs.size(digest) if isinstance(blobs, SizedBlobs) else len(blobs.get(digest))
+    except BlobMissing:
+        return 0
+
+
+def file(ground: Ground, run: Run, step: str, name: str) -> bytes:
+    """Bytes of a kept file."""
+    known = step_of(run, step).files
+    if name not in known:
+        some = sorted(known)[:10]
+        raise NotFound(
+            "runs.no-file",
+            f"step {step} of run {run.id} has kept no file {name!r}",
+            why=f"it has kept: {', '.join(some) or 'none'}{', ..' if len(known) > 10 else ''}",
+            fix="name one of them: `falaj runs show` lists them",
+        )
+    try:
+        return ground.blobs.get(known[name])
+    except BlobMissing:
+        raise NotFound(
+            "runs.file-gone",
+            f"the file {name!r} of step {step} of run {run.id} is no longer kept",
+            fix="run the pipeline again from that run: `falaj run --from RUN`",
+        ) from None
 
 
 def points(ground: Ground, run: Run, name: str) -> Series:

@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,10 @@ from falaj.ports.codecs import BadValue, Codec
 from falaj.ports.datasets import Dataset
 from falaj.ports.executor import Line, Order, Outcome
 
-__all__ = ["Bench", "Here"]
+__all__ = ["Around", "Bench", "Here"]
+
+# Entered around the call of a step, with its record: for libraries that say things on their own.
+Around = Callable[[Running, Order], AbstractContextManager[None]]
 
 
 class _Lost(Exception):
@@ -54,11 +57,13 @@ class Bench:
         blobs: Blobs,
         codecs: Sequence[Codec],
         datasets: Mapping[str, Dataset],
+        around: Around | None = None,
     ) -> None:
         self.plan = plan
         self.calls = {call.id: call for call in plan.calls}
         self.root, self.roots, self.scanner = root, roots, scanner
         self.blobs, self.codecs, self.datasets = blobs, codecs, datasets
+        self.around = around
         self.start = [os.path.realpath(root) + os.sep]
 
     def attempt(
@@ -128,7 +133,8 @@ class Bench:
         token = RUNNING.set(running)
         begun = time.perf_counter()
         try:
-            with capture(log), seeded(running.seed), limited(span):
+            beside = self.around(running, order) if self.around else nullcontext()
+            with capture(log), beside, seeded(running.seed), limited(span):
                 answer = call.step.function(**arguments)
             if span is not None and time.perf_counter() - begun > span.total_seconds():
                 raise StepTimeout

@@ -19,7 +19,7 @@ import msgspec
 
 from falaj.base.errors import FalajError
 from falaj.facts.runs import Ending
-from falaj.pipelines.attempt import Bench
+from falaj.pipelines.attempt import Around, Bench
 from falaj.pipelines.capture import Log
 from falaj.pipelines.closure import Scanner
 from falaj.pipelines.codecs import choose
@@ -39,13 +39,17 @@ OUT: Final = 1
 
 @dataclass(frozen=True, kw_only=True)
 class Supplies:
-    """What the wiring of the process gives. datasets: opened when a step first asks for one."""
+    """What the wiring of the process gives.
+
+    datasets: opened when a step first asks for one. around: entered for each call of a step.
+    """
 
     blobs: Blobs
     memo: Memo
     codecs: Sequence[Codec]
     datasets: Callable[[], Mapping[str, Dataset]]
     declared: tuple[str, ...]
+    around: Around | None = None
 
 
 def serve(orders: int, answers: int, supplies: Callable[[Path], Supplies]) -> None:
@@ -143,6 +147,7 @@ class _Side:
                 blobs=given.blobs,
                 codecs=codecs,
                 datasets=_Later(given.datasets),
+                around=given.around,
             )
         return self._benches[key]
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-__all__ = ["BlobMissing", "Blobs", "SweptBlobs"]
+__all__ = ["BlobMissing", "Blobs", "SizedBlobs", "SweptBlobs"]
 
 
 class BlobMissing(KeyError):
@@ -29,6 +29,14 @@ class Blobs(Protocol):
         """Write the bytes to a new file, verified while copying. Raises BlobMissing."""
 
     def has(self, digest: str) -> bool: ...
+
+
+@runtime_checkable
+class SizedBlobs(Protocol):
+    """The size is known without holding the bytes."""
+
+    def size(self, digest: str) -> int:
+        """How many bytes were put. Raises BlobMissing."""
 
 
 @runtime_checkable

@@ -5,14 +5,18 @@ It wires the few adapters that steps need itself; the whole control plane would 
 
 from __future__ import annotations
 
+import functools
+import importlib.util
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from falaj.facts.data import PROTECTED
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
 from falaj.links.stepcache.cache import FileStepCache
+from falaj.pipelines.attempt import Around
 from falaj.pipelines.serve import Supplies, serve
 from falaj.ports.datasets import Dataset
 
@@ -41,7 +45,21 @@ def supplies(root: Path) -> Supplies:
         codecs=codecs(),
         datasets=datasets,
         declared=tuple(table.name for table in project.datasets),
+        around=for_mlflow(any(d.classification in PROTECTED for d in project.datasets)),
     )
+
+
+@functools.cache
+def for_mlflow(protected: bool) -> Around | None:
+    """Where steps can call `mlflow.*`, an endpoint for it; elsewhere nothing, at no cost.
+
+    protected: the workspace holds data of class personal or above, for which even loopback needs TLS.
+    """
+    if importlib.util.find_spec("mlflow") is None:
+        return None
+    from falaj.doors.worker.mlflow import Endpoint
+
+    return Endpoint(tls=protected).around
 
 
 def main() -> None:

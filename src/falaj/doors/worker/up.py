@@ -14,7 +14,7 @@ from falaj.app import DUTIES
 from falaj.base.errors import FalajError
 from falaj.doors.api.app import create
 from falaj.doors.worker.loop import work
-from falaj.facts.data import Classification
+from falaj.facts.data import PROTECTED
 
 if TYPE_CHECKING:
     from falaj.app import Works
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 __all__ = ["serve"]
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
-PROTECTED = (Classification.PERSONAL, Classification.SENSITIVE)
 
 
 def serve(works: Works, *, host: str, port: int, worker: bool, say: Callable[[str], object]) -> int:

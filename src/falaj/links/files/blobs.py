@@ -100,6 +100,14 @@ class FileBlobs:
             running.update(chunk)
         return "sha256:" + running.hexdigest() == digest
 
+    def size(self, digest: str) -> int:
+        if self._sealing is not None:
+            return sum(len(chunk) for chunk in self._read(digest))
+        try:
+            return self._path(digest).stat().st_size
+        except FileNotFoundError:
+            raise BlobMissing(digest) from None
+
     def kept(self) -> Iterator[tuple[str, int, float]]:
         for folder in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
             for path in sorted(folder.iterdir()):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import operator
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
@@ -37,7 +38,11 @@ class SqlRuns:
     def record(self, run: Run, series: Iterable[Series]) -> None:
         chunks = [row for one in series for row in chunk_rows(run.id, one)]
         last = [{"run": run.id, "name": n, "value": v} for n, v in run.metrics.items()]
-        given = [param_row(run.id, name, value) for name, value in run.parameters.items()]
+        said = {n: text for step in run.steps for n, text in step.params.items()}
+        given = [
+            *(said_row(run.id, n, text) for n, text in said.items() if n not in run.parameters),
+            *(param_row(run.id, name, value) for name, value in run.parameters.items()),
+        ]
         with self._writer.begin() as connection:
             for table, rows in (
                 (tables.run_last, last),
@@ -110,6 +115,16 @@ def param_row(run: str, name: str, value: Any) -> dict[str, Any]:
     )
     text = str(value).lower() if isinstance(value, bool) or value is None else str(value)
     return {"run": run, "name": name, "number": number, "text": text[:200]}
+
+
+def said_row(run: str, name: str, said: str) -> dict[str, Any]:
+    """What a step said of itself is text: `6` and `0.1` are searched as numbers, too."""
+    try:
+        number = float(said) if len(said) < 40 else math.nan
+    except ValueError:
+        number = math.nan
+    kept = number if math.isfinite(number) else None
+    return {"run": run, "name": name, "number": kept, "text": said[:200]}
 
 
 def condition(asked: Filter) -> ColumnElement[bool]:

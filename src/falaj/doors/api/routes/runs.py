@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Any, Final
 
 import msgspec
+from litestar import Response
 
 from falaj.app import Works
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
-from falaj.facts.runs import Image, Plot, Run
+from falaj.facts.runs import Image, KeptFile, Plot, Run
 
 __all__ = ["ROUTES", "Points", "StartRun", "StepLog"]
 
@@ -113,6 +114,24 @@ def pictures_of_run(works: Works, run: str) -> list[Image]:
     return runs.pictures(works.ground, fact_of(works, run))
 
 
+@get("/runs/{run:str}/files", needs=Action.READ, on=ResourceKind.PROJECT)
+def files_of_run(works: Works, run: str) -> list[KeptFile]:
+    """What steps kept beside their answers: names, digests and sizes."""
+    from falaj.journeys import runs
+
+    return runs.files(works.ground, fact_of(works, run))
+
+
+@get("/runs/{run:str}/file", needs=Action.READ, on=ResourceKind.PROJECT)
+def file_of_run(works: Works, run: str, step: str, name: str) -> Response[bytes]:
+    """The bytes of a kept file, always as a download: it is the work of a step's code."""
+    from falaj.journeys import runs
+
+    found = runs.file(works.ground, fact_of(works, run), step, name)
+    headers = {"content-disposition": "attachment", "x-content-type-options": "nosniff"}
+    return Response(found, media_type="application/octet-stream", headers=headers)
+
+
 @get("/runs/{run:str}/points", needs=Action.READ, on=ResourceKind.PROJECT)
 def points_of_run(works: Works, run: str, name: str) -> Points:
     """The points of one metric, in the order they were logged."""
@@ -132,5 +151,5 @@ def log_of_step(works: Works, run: str, step: str, attempt: int = 0) -> StepLog:
 
 ROUTES: Final = (
     *(start_run, explain_run, list_runs, show_run, diff_runs),
-    *(plots_of_run, pictures_of_run, points_of_run, log_of_step),
+    *(plots_of_run, pictures_of_run, files_of_run, file_of_run, points_of_run, log_of_step),
 )

@@ -12,6 +12,8 @@ from falaj.doors.cli.client import connect
 
 __all__ = ["command"]
 
+MOST_SAID = 15
+
 
 @click.group("runs")
 def command() -> None:
@@ -84,7 +86,30 @@ def show(ctx: click.Context, run: str, page: Path | None, machine: bool) -> None
     for name, value in found["parameters"].items():
         click.echo(f"  {name} = {value}")
     shown(found)
+    say_kept(found, client.get(f"/runs/{found['id']}/files"))
     return None
+
+
+def say_kept(run: dict[str, Any], files: list[dict[str, Any]]) -> None:
+    """Params, tags and files of the steps; of each the first ones, `--json` has all."""
+    for step in run["steps"]:
+        kept = [(f["name"], f"{f['size']:,} B") for f in files if f["step"] == step["step"]]
+        for what, rows in (
+            ("params", [(n, plain(v)) for n, v in step["params"].items()]),
+            ("tags", [(n, plain(v)) for n, v in step["tags"].items()]),
+            ("files", kept),
+        ):
+            if rows:
+                click.echo(f"{step['step']}: {what}")
+                terminal.table([(f"  {name}", value) for name, value in rows[:MOST_SAID]])
+            if len(rows) > MOST_SAID:
+                click.echo(f"  and {len(rows) - MOST_SAID} more: falaj runs show --json")
+
+
+def plain(text: str) -> str:
+    """One line without signs that move a cursor, whatever a step said."""
+    told = "".join(sign if sign.isprintable() else " " for sign in text[:120])
+    return told + ("..." if len(text) > 120 else "")
 
 
 def write_page(client: Any, run: dict[str, Any], page: Path) -> None:
@@ -96,7 +121,8 @@ def write_page(client: Any, run: dict[str, Any], page: Path) -> None:
     logs = {
         step: client.get(f"/runs/{run['id']}/log", step=step)["text"][-20_000:] for step in failed
     }
-    page.write_text(made(run, plots, pictures=drawn, logs=logs), encoding="utf-8")
+    kept = client.get(f"/runs/{run['id']}/files")
+    page.write_text(made(run, plots, pictures=drawn, files=kept, logs=logs), encoding="utf-8")
 
 
 @command.command
@@ -151,3 +177,32 @@ def log(ctx: click.Context, run: str, step: str, attempt: int | None) -> None:
     """
     found = connect(ctx).get(f"/runs/{run}/log", step=step, attempt=attempt)
     click.echo(found["text"], nl=False)
+
+
+@command.command("file")
+@click.argument("run")
+@click.argument("step")
+@click.argument("name")
+@click.option(
+    "--write",
+    "to",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where to; the last part of its name when left out.",
+)
+@click.pass_context
+def file_of(ctx: click.Context, run: str, step: str, name: str, to: Path | None) -> None:
+    """Write a file that a step kept beside its answer.
+
+    \b
+    Examples:
+      falaj runs file latest train mlflow/notes.txt
+      falaj runs file 01J8ZC2T train mlflow/notes.txt --write notes.txt
+    """
+    from falaj.base.files import write_atomic
+
+    data = connect(ctx).raw("GET", f"/runs/{run}/file", params={"step": step, "name": name})
+    place = to or Path(Path(name).name)
+    if to is None and place.exists():
+        raise click.UsageError(f"{place} exists; say where to write with --write")
+    write_atomic(place, data)
+    click.echo(f"wrote {place}")
