@@ -182,6 +182,12 @@ HAPPENINGS = {
     "run.started": ("run", "a pipeline began", ""),
     "model-version.made": ("model", "a run made a model version", "digest of its files, run"),
     "gate.checked": ("model", "a model was measured against its gates", "report, verdict, policy"),
+    "tests.finished": (
+        "test report", "the project's own tests were run", "verdict, digest of the code, counts"
+    ),
+    "evidence.taken-in": (
+        "dataset", "the report of another tool's suite was taken in", "tool, version, file, checks"
+    ),
     "gate.waived": ("model", "the risk role let an open check through", "report, check, reason, expiry"),
     "release.created": ("release", "a release was built and signed", "version, evidence, run, report"),
     "change.opened": ("change", "somebody, or a retraining, asked for a change", "release, evidence, risk"),

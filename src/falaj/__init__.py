@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from falaj.data import features
-    from falaj.pipelines.context import log, plot, seed
+    from falaj.pipelines.context import evidence, log, plot, seed
     from falaj.pipelines.declare import pipeline, step
     from falaj.pipelines.flow import each as map  # noqa: A004 the word that authors look for
     from falaj.pipelines.flow import when
@@ -21,6 +21,7 @@ __all__ = [
     "Dataset",
     "Model",
     "Picture",
+    "evidence",
     "features",
     "keep",
     "log",
@@ -36,6 +37,7 @@ _HOMES = {
     "Dataset": "falaj.ports.datasets",
     "Model": "falaj.pipelines.model",
     "Picture": "falaj.pipelines.pictures",
+    "evidence": "falaj.pipelines.context",
     "features": "falaj.data.features",  # the module itself
     "keep": "falaj.pipelines.pictures",
     "log": "falaj.pipelines.context",

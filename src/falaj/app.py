@@ -33,9 +33,11 @@ from falaj.links.python.environment import read_environment
 from falaj.links.sql.store import SqlStore
 from falaj.links.stepcache.cache import FileStepCache
 from falaj.links.stepworker.pool import StepWorkers
+from falaj.ports.evidence import EvidenceReader
 from falaj.ports.ground import Ground
 from falaj.ports.store import Lease
 from falaj.ports.tables import TableReader
+from falaj.ports.tester import Tester
 
 if TYPE_CHECKING:
     from falaj.journeys.retrain import Due
@@ -90,6 +92,21 @@ def table_readers(state: Path) -> tuple[TableReader, ...]:
     return (DeltaTables(folder), IcebergTables(folder), DatabaseTables(folder))
 
 
+def evidence_readers() -> tuple[EvidenceReader, ...]:
+    """Readers of other tools' suites; most commands never see one."""
+    from falaj.links.greatexpectations.evidence import GreatExpectationsEvidence
+    from falaj.links.pandera.evidence import PanderaEvidence
+    from falaj.links.pointblank.evidence import PointblankEvidence
+
+    return (PanderaEvidence(), PointblankEvidence(), GreatExpectationsEvidence())
+
+
+def tester() -> Tester:
+    from falaj.links.pytest.runner import PytestRunner
+
+    return PytestRunner()
+
+
 def secret(path: Path) -> bytes:
     """32 random bytes that stay, readable by this user only."""
     if not path.exists():
@@ -128,7 +145,7 @@ class Works:
             targets={"local": LocalTarget(state / "targets")},
             codecs=codecs(),
             prober=LocalProber(),
-            code=lambda: read_code(root, blobs),
+            code=lambda: read_code(root, blobs, project.pipelines.code),
             environment=lambda: read_environment(root),
             mask_key=secret(state / "mask.key"),
             throwaway_keys=KeyRing,
@@ -139,6 +156,8 @@ class Works:
             on_step=on_step,
             tables=table_readers(state),
             sql=duckdb_engine(),
+            tester=tester,
+            evidence=evidence_readers,
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()
@@ -214,7 +233,7 @@ class Works:
 
     def _step(self, due: Due) -> str:
         """One step of a proposal, by the journey that it belongs to."""
-        from falaj.journeys import gate, promote, retrain, train
+        from falaj.journeys import gate, promote, retrain, testing, train
 
         ground, proposal = self.ground, due.proposal
         permit = self.access.permit(
@@ -227,6 +246,8 @@ class Works:
             retrain.record(ground, proposal, run=run.id)
             return f"run {run.id}"
         if due.step is retrain.Step.GATE:
+            if "tests" in ground.project.environments[due.alert.environment].requires:
+                testing.run(ground, permit, of_run=proposal.run)
             report = gate.check(ground, permit, proposal.run, due.alert.environment)
             retrain.record(ground, proposal, verdict=str(report.verdict))
             return f"gates say {report.verdict}"

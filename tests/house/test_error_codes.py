@@ -20,7 +20,7 @@ FAMILY = {
 ROOMS = {
     "access", "api", "audit", "changes", "cli", "compliance", "config", "data", "demo",
     "evaluation", "keys", "learning", "monitoring", "pipelines", "releases", "rollouts", "runs", "serving", "stats",
-    "store", "target",
+    "store", "target", "testing",
 }  # fmt: skip
 FILES = {"json", "toml", "md", "parquet", "db", "cedar", "py", "txt", "csv", "yaml", "jsonl"}
 

@@ -125,6 +125,7 @@ HEAVY = {  # package -> where it may be imported at all
         "base/frames.py",
         "journeys/",
         "doors/cli/demo/",
+        "testing.py",
     ),
     "sklearn": ("links/frames/", "pipelines/", "evaluation/"),
     "deltalake": ("links/delta/",),

@@ -28,8 +28,12 @@ def page(
     pictures: Sequence[Mapping[str, Any]] = (),
     files: Sequence[Mapping[str, Any]] = (),
     logs: Mapping[str, str] = {},
+    tests: Sequence[Mapping[str, Any]] = (),
 ) -> str:
-    """run, plots, pictures, files: builtins of the facts. logs: what failed steps printed."""
+    """run, plots, pictures, files, tests: builtins of the facts. logs: what failed steps printed.
+
+    tests: the newest report on the run's code, or none.
+    """
     title = f"run {run['id']}"
     body = [
         f"<h1>{escape(title)}</h1>",
@@ -44,6 +48,17 @@ def page(
         ),
         section("Steps", rows_of(steps_of(run), ("step", "status", "time", "why"))),
         *(said_by(step, files) for step in run["steps"]),
+        section("Checks of other suites", rows_of(checks_of(run), ("check", "verdict", "why"))),
+        *(
+            section(
+                f"Tests of this code: {escape(report['verdict'])}",
+                rows_of(
+                    (test["name"], test["outcome"], f"{test['seconds']:.2f} s", test["message"])
+                    for test in report["tests"]
+                ),
+            )
+            for report in tests
+        ),
         *(
             f"<h2>Log of {escape(name)}</h2><pre>{escape(text)}</pre>"
             for name, text in logs.items()
@@ -134,6 +149,14 @@ def figure(picture: Mapping[str, Any]) -> str:
         f'<figure><img alt="{words}" src="data:{escape(picture["media"])};base64,'
         f'{escape(picture["data"])}"><figcaption>{words}</figcaption></figure>'
     )
+
+
+def checks_of(run: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    """What other tools found; `(only told)` where it does not count."""
+    for step in run["steps"]:
+        for check in step.get("checks", ()):
+            told = "" if check["gate"] == "data" else " (only told)"
+            yield check["check"], f"{check['verdict']}{told}", check["reason"]
 
 
 def section(title: str, body: str) -> str:

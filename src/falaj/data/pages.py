@@ -7,7 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from falaj.base.drawing import plot_svg
-from falaj.facts.checks import CheckResult
+from falaj.facts.checks import CheckResult, shown_word
 from falaj.facts.data import ContractReport
 from falaj.facts.profiles import ColumnProfile, Profile
 
@@ -17,10 +17,18 @@ STYLE: Final = (
     "body{font:14px/1.5 sans-serif;margin:2em auto;max-width:70em;padding:0 1em;color:#222}"
     "table{border-collapse:collapse;width:100%}td,th{border-bottom:1px solid #ddd;padding:.3em .6em;"
     "text-align:start;vertical-align:top}th{color:#555}.pass{color:#176b2c}.fail{color:#a40e26}"
-    ".error,.inconclusive{color:#8a5a00}.skipped,small{color:#666}code{font-size:.95em}"
+    ".error,.inconclusive,.warning{color:#8a5a00}.skipped,.note,small{color:#666}code{font-size:.95em}"
     "section{border-top:1px solid #ddd;padding:1em 0}.two{display:flex;flex-wrap:wrap;gap:1em}"
 )
-MARKS: Final = {"pass": "✓", "fail": "✕", "inconclusive": "~", "error": "!", "skipped": "○"}
+MARKS: Final = {
+    "pass": "✓",
+    "fail": "✕",
+    "inconclusive": "~",
+    "error": "!",
+    "skipped": "○",
+    "warning": "▲",
+    "note": "○",
+}
 
 
 def report_page(reports: Sequence[ContractReport]) -> str:
@@ -49,7 +57,7 @@ def _check(result: CheckResult) -> tuple[str, ...]:
             for row in sample
         )
         why += f"<details><summary>{len(sample)} rows</summary><code>{rows}</code></details>"
-    word = str(result.verdict)
+    word = shown_word(result.gate, result.verdict, result.details.get("severity", ""))
     shown = "" if result.gate == "data" else " <small>(told, not counted)</small>"
     return (
         escape(result.check),

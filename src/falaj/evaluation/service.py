@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 
 import numpy as np
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from falaj.evaluation.bias import check_bias
@@ -13,7 +14,7 @@ from falaj.evaluation.latency import check_latency
 from falaj.evaluation.quality import check_against_champion, check_quality
 from falaj.evaluation.robustness import check_missing, name_of
 from falaj.evaluation.sets import EvaluationSet, Scorer
-from falaj.facts.checks import CheckResult, GateReport, Verdict
+from falaj.facts.checks import CheckResult, GateReport, Verdict, of_dataset
 from falaj.facts.data import ContractReport
 from falaj.facts.project import GatesTable, RobustnessTable
 
@@ -41,10 +42,13 @@ def measure(
     policy: str,
     now: datetime,
     on_check: OnCheck,
+    suites: Sequence[CheckResult] = (),
+    tests: Sequence[CheckResult] = (),
 ) -> GateReport:
     """champion: scores the candidate's own rows; None when nothing is live yet.
 
     reuse: candidates that these rows have judged before. subject: digest of the model's files.
+    suites: what other tools found in the data. tests: what the project's own tests say.
     """
     limit = HALF if threshold is None else threshold
     results: list[CheckResult] = []
@@ -57,8 +61,9 @@ def measure(
     def make(gate: str, check: Callable[[], Sequence[CheckResult]]) -> None:
         keep(guarded(gate, check))
 
-    make("data", lambda: [result for report in contracts for result in report.results])
+    make("data", lambda: told_apart(contracts, suites))
     make("security", lambda: security)
+    make("tests", lambda: tests)
     scores = guarded_scores(score, candidate)
     if isinstance(scores, CheckResult):
         keep([scores])
@@ -100,6 +105,20 @@ def measure(
         required=required,
         champion=champion_release,
     )
+
+
+def told_apart(
+    contracts: Sequence[ContractReport], suites: Sequence[CheckResult]
+) -> list[CheckResult]:
+    """Checks of all datasets under the dataset's name; one that still comes twice gets a number."""
+    seen: dict[str, int] = {}
+    named = []
+    promised = [r for report in contracts for r in of_dataset(report.results, report.dataset)]
+    for result in [*promised, *suites]:
+        seen[result.check] = number = seen.get(result.check, 0) + 1
+        name = result.check if number == 1 else f"{result.check}[{number}]"
+        named.append(replace(result, check=name))
+    return named
 
 
 def guarded(gate: str, check: Callable[[], Sequence[CheckResult]]) -> Sequence[CheckResult]:

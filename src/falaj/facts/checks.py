@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Any, Never
+
+import msgspec
 
 from falaj.base.time import Instant
 from falaj.facts.wire import Fact
 
-__all__ = ["CheckResult", "GateReport", "Verdict", "Waiver", "worst"]
+__all__ = ["CheckResult", "GateReport", "Verdict", "Waiver", "of_dataset", "shown_word", "worst"]
 
 
 class Verdict(enum.StrEnum):
@@ -38,7 +41,7 @@ class CheckResult(Fact, frozen=True, kw_only=True):
     """
 
     check: str  # e.g. `quality.roc_auc`, `bias.origin=JFK`
-    gate: str  # data | quality | bias | robustness | latency | security
+    gate: str  # data | quality | bias | robustness | latency | security | tests; data-shown: only told
     verdict: Verdict
     reason: str
     metric: str = ""
@@ -54,6 +57,29 @@ class CheckResult(Fact, frozen=True, kw_only=True):
 
     def __bool__(self) -> Never:
         raise TypeError("a check result has five verdicts; ask .verdict")
+
+
+def shown_word(gate: str, verdict: str, severity: str = "") -> str:
+    """The verdict for people: what is told and not counted is never called a failure.
+
+    severity: of a contract's rule, such as `warning` or `info`.
+    """
+    counts = not gate.endswith("-shown")
+    if counts or verdict not in (Verdict.FAIL, Verdict.ERROR):
+        return str(verdict)
+    return "note" if severity == "info" else "warning"
+
+
+def of_dataset(results: Iterable[CheckResult], dataset: str) -> tuple[CheckResult, ...]:
+    """The same checks under names that tell datasets apart: `data.flights.hour.range`."""
+    return tuple(
+        msgspec.structs.replace(
+            result,
+            check=f"data.{dataset}.{result.check.removeprefix('data.')}",
+            details={**result.details, "dataset": dataset},
+        )
+        for result in results
+    )
 
 
 class Waiver(Fact, frozen=True, kw_only=True):

@@ -9,7 +9,14 @@ from falaj.base.time import Instant
 from falaj.facts.checks import CheckResult
 from falaj.facts.wire import Fact
 
-__all__ = ["PROTECTED", "Classification", "ContractReport", "DatasetVersion", "Label"]
+__all__ = [
+    "PROTECTED",
+    "Classification",
+    "ContractReport",
+    "DatasetVersion",
+    "Label",
+    "SuiteReport",
+]
 
 
 class Classification(enum.StrEnum):
@@ -68,3 +75,20 @@ class ContractReport(Fact, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     engine: str = ""
     seconds: float = 0.0
+
+
+class SuiteReport(Fact, frozen=True, kw_only=True):
+    """Results of another tool's suite, taken in from a file for one dataset version.
+
+    version: content digest of the dataset when it was taken in; nothing proves which rows the tool
+    saw, so `person` answers for it. file: digest; the file itself may hold values and is not kept.
+    """
+
+    id: str
+    at: Instant
+    person: str
+    dataset: str
+    version: str
+    tool: str
+    file: str
+    results: tuple[CheckResult, ...]

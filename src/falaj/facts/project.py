@@ -71,7 +71,7 @@ Country = Annotated[
     str, Meta(pattern=r"^[A-Za-z]{2}$", extra={"noun": "a country in two letters (ISO 3166)"})
 ]
 Words = Annotated[str, Meta(min_length=1)]
-Gate = Literal["data", "quality", "bias", "robustness", "latency", "security"]
+Gate = Literal["data", "quality", "bias", "robustness", "latency", "security", "tests"]
 Watched = Literal["errors", "latency", "labels"]
 
 
@@ -158,7 +158,7 @@ class LatencyTable(Fact, frozen=True, kw_only=True):
 
 
 class GatesTable(Fact, frozen=True, kw_only=True):
-    """A gate that an environment requires must stand here; data and security need no table."""
+    """A gate that an environment requires must stand here; data, security, tests need no table."""
 
     quality: QualityTable | None = None
     bias: BiasTable | None = None
@@ -389,7 +389,7 @@ class Project(Fact, frozen=True, kw_only=True):
                 raise ValueError(f"datasets.{index}.name: {name!r} stands twice")
         for name, environment in self.environments.items():
             for index, gate in enumerate(environment.requires):
-                if gate in ("data", "security") or getattr(self.gates, gate) is not None:
+                if gate in ("data", "security", "tests") or getattr(self.gates, gate) is not None:
                     continue
                 raise ValueError(
                     f"environments.{name}.requires.{index}: gate {gate!r} is required, "

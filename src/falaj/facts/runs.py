@@ -153,6 +153,7 @@ class Code(Fact, frozen=True, kw_only=True):
     branch: str = ""
     dirty: bool = False
     diff: str = ""  # digest of `git diff HEAD --binary`
+    tree: str = ""  # digest of the project's code files, also outside a repository; tests apart
 
 
 class Environment(Fact, frozen=True, kw_only=True):

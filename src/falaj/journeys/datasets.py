@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
-from falaj.base.errors import NotFound
+from msgspec.structs import replace
+
+from falaj.base import digests, ids
+from falaj.base.errors import FalajError, NotFound
 from falaj.data.datasets import DatasetHandle, open_dataset
 from falaj.data.odcs import read_contract
 from falaj.data.service import validate
-from falaj.facts.data import ContractReport, Label
+from falaj.facts.access import Permit
+from falaj.facts.checks import of_dataset
+from falaj.facts.data import ContractReport, Label, SuiteReport
 from falaj.facts.profiles import Profile
 from falaj.facts.project import DatasetTable
+from falaj.facts.wire import digest
 from falaj.ports.ground import Ground
 
-__all__ = ["check", "profiled", "proposed"]
+__all__ = ["check", "profiled", "proposed", "take_in"]
 
 
 def check(ground: Ground, name: str = "") -> tuple[ContractReport, ...]:
@@ -52,6 +59,61 @@ def proposed(ground: Ground, name: str) -> str:
     from falaj.data.propose import propose
 
     return propose(opened(ground, known(ground, name)))
+
+
+def take_in(ground: Ground, permit: Permit, name: str, text: str) -> SuiteReport:
+    """Keep the report that another tool wrote about a dataset; the gate `data` counts it.
+
+    It stands for the rows as they are now: runs on other rows do not see it. Raises FalajError for
+    what is no report of a known tool.
+    """
+    handle = opened(ground, known(ground, name))
+    try:
+        document = json.loads(text)
+    except ValueError:
+        document = None
+    readers = ground.evidence()
+    reader = next((one for one in readers if one.takes_document(document)), None)
+    if reader is None:
+        raise FalajError(
+            "data.evidence-unreadable",
+            "the file is no report that is known",
+            why=f"read are JSON reports of: {', '.join(one.tool for one in readers)}; "
+            "an empty list of failures proves nothing",
+            fix="write it with the tool: see docs, how to bring results of other suites",
+        )
+    version = handle.version
+    file = digests.of_bytes(text.encode())
+    results = of_dataset(reader.read_document(document, version.rows), name)
+    told = {"file": file, "person": permit.person}
+    report = SuiteReport(
+        id=ids.new(),
+        at=ground.now(),
+        person=permit.person,
+        dataset=name,
+        version=version.content,
+        tool=reader.tool,
+        file=file,
+        results=tuple(replace(one, details={**one.details, **told}) for one in results),
+    )
+    with ground.store.begin() as unit:
+        unit.add(report)
+        unit.append(
+            ground.event(
+                "evidence.taken-in",
+                permit.person,
+                f"dataset/{name}",
+                {
+                    "report": report.id,
+                    "digest": digest(report),
+                    "tool": report.tool,
+                    "version": report.version,
+                    "file": file,
+                    "checks": len(results),
+                },
+            )
+        )
+    return report
 
 
 def known(ground: Ground, name: str) -> DatasetTable:

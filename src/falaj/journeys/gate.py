@@ -19,10 +19,11 @@ from falaj.evaluation import security, service
 from falaj.evaluation.sets import EvaluationSet
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
-from falaj.facts.data import ContractReport, Label
+from falaj.facts.data import ContractReport, Label, SuiteReport
 from falaj.facts.models import AliasMove, ModelVersion
 from falaj.facts.releases import Release
 from falaj.facts.runs import Code, Run
+from falaj.facts.testing import TestReport
 from falaj.facts.wire import decode, digest
 from falaj.ports.ground import Ground
 from falaj.releases import build, sign
@@ -64,6 +65,8 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         policy=gate_rules.policy_digest(ground.project.gates, table.requires),
         now=ground.now(),
         on_check=lambda result: ground.tell(f"{result.check}: {result.verdict}"),
+        suites=suite_checks(ground, run),
+        tests=checks_of_tests(ground, run, model, required="tests" in table.requires),
     )
     report = _named(replace(report, results=(*report.results, *broken)), run, model)
     with ground.store.begin() as unit:
@@ -191,6 +194,31 @@ def contract_reports(ground: Ground, run: Run) -> tuple[ContractReport, ...]:
         if kept is not None:
             found.append(decode(ContractReport, kept.encode()))
     return tuple(found)
+
+
+def suite_checks(ground: Ground, run: Run) -> list[CheckResult]:
+    """What other tools found: in the run's own steps, and in reports taken in for its versions."""
+    found = [check for step in run.steps for check in step.checks]
+    for version in run.datasets:
+        seen = set()
+        for report in ground.store.find(
+            SuiteReport, dataset=version.dataset, version=version.content
+        ):
+            if report.tool not in seen:  # newest first: it stands for those before it
+                found += report.results
+            seen.add(report.tool)
+    return found
+
+
+def checks_of_tests(
+    ground: Ground, run: Run, model: ModelVersion, *, required: bool
+) -> list[CheckResult]:
+    """The project's own tests of the run's code; nothing where nobody asked and none were run."""
+    tree = run.code.tree
+    reports = ground.store.find(TestReport, tree=tree, limit=100) if tree else []
+    if not reports and not required:
+        return []
+    return gate_rules.gate_of_tests(reports, tree=tree, model=model.tree, run=run.id)
 
 
 def security_checks(ground: Ground, model: ModelVersion) -> list[CheckResult]:

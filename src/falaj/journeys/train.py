@@ -18,7 +18,7 @@ from falaj.data.datasets import DatasetHandle, open_dataset
 from falaj.data.odcs import read_contract
 from falaj.data.service import validate
 from falaj.facts.access import Permit
-from falaj.facts.checks import CheckResult, Verdict
+from falaj.facts.checks import CheckResult, Verdict, of_dataset
 from falaj.facts.data import ContractReport, Label
 from falaj.facts.models import ModelVersion
 from falaj.facts.project import Project
@@ -89,7 +89,7 @@ def must_hold(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> None:
     broken = [
         result
         for report in contracts(ground, datasets)
-        for result in report.results
+        for result in of_dataset(report.results, report.dataset)
         if result.verdict in (Verdict.FAIL, Verdict.ERROR) and is_promise(result)
     ]
     if broken:
@@ -236,6 +236,7 @@ def executed(
         only=only,
         fail_fast=fail_fast,
         clock=ground.now,
+        evidence=ground.evidence(),
     )
 
 

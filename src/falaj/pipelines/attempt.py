@@ -28,6 +28,7 @@ from falaj.pipelines.plan import Argument, Bound, Call, Given, Plan, Ref, Refs, 
 from falaj.ports.blobs import BlobMissing, Blobs
 from falaj.ports.codecs import BadValue, Codec
 from falaj.ports.datasets import Dataset
+from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import Line, Order, Outcome
 
 __all__ = ["Around", "Bench", "Here"]
@@ -58,8 +59,10 @@ class Bench:
         codecs: Sequence[Codec],
         datasets: Mapping[str, Dataset],
         around: Around | None = None,
+        evidence: tuple[EvidenceReader, ...] = (),
     ) -> None:
         self.plan = plan
+        self.evidence = evidence
         self.calls = {call.id: call for call in plan.calls}
         self.root, self.roots, self.scanner = root, roots, scanner
         self.blobs, self.codecs, self.datasets = blobs, codecs, datasets
@@ -75,7 +78,8 @@ class Bench:
     ) -> Outcome:
         """span: interrupts the step from inside; None where somebody outside does."""
         call, log = self.calls[order.call], Log()
-        running = Running(order.id, keys.seed_of(order.seed, call.step.name))
+        seed = keys.seed_of(order.seed, call.step.name)
+        running = Running(order.id, seed, readers=self.evidence)
         begun, cpu = time.perf_counter(), time.process_time()
         memory = Peak()
         outputs: tuple[Artifact, ...] = ()

@@ -1,4 +1,4 @@
-"""What a running step can say about itself: metrics, plots, and its seed."""
+"""What a running step can say about itself: metrics, plots, evidence of suites, and its seed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ from typing import Any, Final
 
 from falaj.base.errors import FalajError
 from falaj.base.points import Series
-from falaj.facts.checks import CheckResult
+from falaj.facts.checks import CheckResult, of_dataset
 from falaj.facts.runs import Plot
+from falaj.ports.evidence import EvidenceReader
 
-__all__ = ["RUNNING", "Running", "log", "plot", "seed"]
+__all__ = ["RUNNING", "Running", "evidence", "log", "plot", "seed"]
 
 MOST_ROWS: Final = 2000  # of a plot: no eye sees more, and every run keeps them
 MARKS: Final = ("line", "bars", "points")
@@ -22,7 +23,10 @@ MARKS: Final = ("line", "bars", "points")
 
 @dataclass
 class Running:
-    """The step that runs now, in this context. files: name -> bytes that are kept with the run."""
+    """The step that runs now, in this context. files: name -> bytes that are kept with the run.
+
+    readers: of other tools' results, given by the wiring.
+    """
 
     step: str
     seed: int
@@ -33,6 +37,7 @@ class Running:
     params: dict[str, str] = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     checks: list[CheckResult] = field(default_factory=list)
+    readers: tuple[EvidenceReader, ...] = ()
 
 
 RUNNING: Final[ContextVar[Running | None]] = ContextVar("falaj_running", default=None)
@@ -129,3 +134,35 @@ def seed() -> int:
     """The seed of the running step, 0 to 2**64 - 1; 0 outside a run."""
     running = RUNNING.get()
     return 0 if running is None else running.seed
+
+
+def evidence(result: Any, /, *, dataset: str, rows: Any = None) -> tuple[CheckResult, ...]:
+    """Keep what a suite of another tool found; the gate `data` counts it like a contract's checks.
+
+    Args:
+        result: a `SchemaErrors` or a schema of Pandera, a `Validate` of Pointblank that was
+            interrogated, a validation or checkpoint result of Great Expectations.
+        dataset: what the suite looked at; it stands in the names of the checks.
+        rows: the frame; asked for with a schema of Pandera, which is then held against it.
+
+    Returns the check results; it is for the step to decide whether to go on. No value of a row is
+    kept. Outside a run nothing is read and nothing is kept.
+
+    Raises FalajError for what is no result, or proves nothing: a suite that was not run, or that
+    looked at the schema alone.
+    """
+    running = RUNNING.get()
+    if running is None:
+        return ()
+    for reader in running.readers:
+        if reader.takes(result):
+            found = of_dataset(reader.read(result, rows), dataset)
+            running.checks += found
+            return found
+    known = ", ".join(reader.tool for reader in running.readers) or "no tool"
+    raise FalajError(
+        "data.evidence-unreadable",
+        f"got {type(result).__module__}.{type(result).__name__}, which is no result of a suite",
+        why=f"read are results of: {known}",
+        fix="hand in the tool's own result object",
+    )

@@ -30,6 +30,7 @@ from falaj.ports.blobs import Blobs
 from falaj.ports.cache import Memo
 from falaj.ports.codecs import Codec
 from falaj.ports.datasets import Dataset
+from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import MOVED, Order, Outcome
 
 __all__ = ["Supplies", "serve"]
@@ -50,6 +51,7 @@ class Supplies:
     datasets: Callable[[], Mapping[str, Dataset]]
     declared: tuple[str, ...]
     around: Around | None = None
+    evidence: tuple[EvidenceReader, ...] = ()
 
 
 def serve(orders: int, answers: int, supplies: Callable[[Path], Supplies]) -> None:
@@ -148,6 +150,7 @@ class _Side:
                 codecs=codecs,
                 datasets=_Later(given.datasets),
                 around=given.around,
+                evidence=given.evidence,
             )
         return self._benches[key]
 

@@ -27,6 +27,7 @@ from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.datasets import Dataset
+from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import Executor
 
 __all__ = ["PipelineOutcome", "all_codecs", "code_roots", "run_pipeline"]
@@ -106,6 +107,7 @@ def run_pipeline(
     only: str = "",
     fail_fast: bool = False,
     clock: Callable[[], datetime] = now,
+    evidence: tuple[EvidenceReader, ...] = (),
 ) -> PipelineOutcome:
     """Run `module:function` of the project at `root`.
 
@@ -129,6 +131,7 @@ def run_pipeline(
         only: a step; the others run only as far as it needs them.
         fail_fast: the first failure ends the steps that run; otherwise independent ones finish.
         clock: tells the time to steps with `fresh`.
+        evidence: readers of other tools' results, for steps that run in this process.
 
     Raises FalajError when nothing was run: the plan does not hold. A step that fails is told in
     the outcome's `error`.
@@ -156,6 +159,7 @@ def run_pipeline(
             blobs=blobs,
             codecs=codecs,
             datasets=datasets,
+            evidence=evidence,
         )
         engine = Engine(
             root=root,

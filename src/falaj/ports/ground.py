@@ -15,6 +15,7 @@ from falaj.facts.runs import Code, Environment
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
+from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import Executor
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
@@ -23,6 +24,7 @@ from falaj.ports.signer import Keys
 from falaj.ports.store import Store
 from falaj.ports.tables import TableReader
 from falaj.ports.target import Target
+from falaj.ports.tester import Tester
 
 __all__ = ["Ground"]
 
@@ -41,6 +43,7 @@ class Ground:
     steps, from (how many at once, seed of the run); without them steps run in this process.
     on_step: hears of (step, `planned | running | retried | executed | cached | failed | skipped`, seconds).
     tables: readers of lakes and databases. runs: points and search; without it none are kept.
+    evidence: readers of other tools' results. tester: runs the project's own tests.
     """
 
     root: Path
@@ -64,6 +67,8 @@ class Ground:
     tables: tuple[TableReader, ...] = ()
     sql: SqlEngine | None = None
     runs: Runs | None = None
+    evidence: Callable[[], tuple[EvidenceReader, ...]] = tuple
+    tester: Callable[[], Tester] | None = None
 
     @property
     def name(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from falaj.base import digests, time
-from falaj.facts.checks import CheckResult, GateReport
+from falaj.facts.checks import CheckResult, GateReport, shown_word
 from falaj.facts.data import Label
 from falaj.facts.models import Schema, Tensor
 from falaj.facts.releases import DatasetRef
@@ -106,7 +106,10 @@ def card(
     for gate in sorted({*report.required, *(result.gate for result in report.results)}):
         asked = "required" if gate in report.required else "not required"
         results = [result for result in report.results if result.gate == gate]
-        lines += [f"### {_line(gate)}: {report.verdict_of(gate)} ({asked})", ""]
+        if gate.endswith("-shown"):
+            lines += [f"### {_line(gate.removesuffix('-shown'))}, told and not counted", ""]
+        else:
+            lines += [f"### {_line(gate)}: {report.verdict_of(gate)} ({asked})", ""]
         lines += _results(results) if results else ["No check was made.", ""]
     if report.waivers:
         lines += ["## Waivers", ""]
@@ -129,7 +132,7 @@ def _results(results: Sequence[CheckResult]) -> list[str]:
     rows = [
         (
             result.check,
-            str(result.verdict),
+            shown_word(result.gate, result.verdict, result.details.get("severity", "")),
             _number(result.value),
             f"{_number(result.low)} to {_number(result.high)}",
             _number(result.limit),

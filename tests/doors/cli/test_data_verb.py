@@ -134,3 +134,80 @@ def test_a_run_on_a_database_is_cached_until_a_row_changes(here, tmp_path):
     changed = here(tmp_path, "run", "--json").json()["data"]
     assert {step["status"] for step in changed["steps"]} == {"executed"}
     assert changed["datasets"][0]["rows"] == 1201
+
+
+# --- suites of other tools ---
+
+POINTBLANK = {"i": 1, "assertion_type": "col_vals_between", "column": "y", "n": 1200, "n_failed": 0,
+              "all_passed": True, "active": True}  # fmt: skip
+PANDERA = {"failure_case": "CANARY", "schema_context": "Column", "column": "y",
+           "check": "in_range(0, 1)", "check_number": 0, "index": 3}  # fmt: skip
+
+
+def test_a_suite_counts_for_the_very_rows(here, tmp_path):
+    root = project(tmp_path)
+    toml = (root / "falaj.toml").read_text()
+    (root / "falaj.toml").write_text(toml.replace('["quality"', '["data", "quality"'))
+    (root / "good.json").write_text(json.dumps([POINTBLANK]))
+    (root / "bad.json").write_text(json.dumps([PANDERA] * 2))
+    assert here(root, "run").code == 0
+    done = here(root, "data", "take-in", "good.json", "--dataset", "rows", "--full")
+    assert done.code == 0 and "data.rows.pointblank.1.y.col_vals_between" in done.out
+    assert "pointblank: 1 of 1 checks pass" in done.out
+    assert here(root, "gate").code == 0
+
+    bad = here(root, "data", "take-in", "bad.json", "--dataset", "rows")
+    assert bad.code == Exit.GATE_FAIL and "2 of 1200 rows break it" in bad.out
+    gate = here(root, "gate", "--json")
+    assert gate.code == Exit.GATE_FAIL
+    checks = {r["check"]: r["verdict"] for r in gate.json()["data"]["results"]}
+    assert checks["data.rows.pandera.y.in_range"] == "fail"
+    assert (
+        checks["data.rows.y.range"] == checks["data.rows.pointblank.1.y.col_vals_between"] == "pass"
+    )
+    assert "evidence.taken-in" in here(root, "audit", "log").out
+
+    with (root / "rows.csv").open("a") as rows:
+        rows.write("0.1,0.2,1,0,JFK\n")
+    assert here(root, "run").code == 0
+    assert here(root, "gate").code == 0, "what was said of other rows is not said of these"
+    kept = b"".join(path.read_bytes() for path in (root / ".falaj").rglob("*") if path.is_file())
+    assert b"CANARY" not in kept, "values of rows are kept nowhere"
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "<html>", '[{"x": 1}]', '{"meta": {}}', "null"])
+def test_what_is_no_report_is_refused(here, tmp_path, text):
+    root = project(tmp_path)
+    (root / "r.json").write_text(text)
+    done = here(root, "data", "take-in", "r.json", "--dataset", "rows")
+    assert done.code == Exit.USAGE and "error[data.evidence-unreadable]" in done.err
+    assert "pandera, pointblank, great expectations" in done.err
+
+
+def test_a_dataset_that_is_not_declared(here, tmp_path):
+    root = project(tmp_path)
+    (root / "r.json").write_text(json.dumps([POINTBLANK]))
+    done = here(root, "data", "take-in", "r.json", "--dataset", "none")
+    assert "error[data.unknown-dataset]" in done.err
+
+
+def test_a_broken_warning_is_shown_as_a_warning(here, tmp_path):
+    root = project(tmp_path)
+    toml = (root / "falaj.toml").read_text()
+    (root / "falaj.toml").write_text(toml.replace('["quality"', '["data", "quality"'))
+    contract = (root / "rows.odcs.yaml").read_text()
+    rule = "quality: [{id: low, metric: nullValues, mustBeGreaterThan: 5, severity: warning}]"
+    contract = contract.replace("required: true}", f"required: true, {rule}}}")
+    (root / "rows.odcs.yaml").write_text(contract)
+    check = here(root, "data", "check")
+    assert check.code == 0 and "▲ warning" in check.out and "✕" not in check.out
+    assert here(root, "run").code == 0
+    gate = here(root, "gate")
+    assert gate.code == 0 and "▲ warning" in gate.out and "✕" not in gate.out
+    assert "data.rows.low" in gate.out
+
+
+def test_names_tell_datasets_apart(here, tmp_path):
+    root = project(tmp_path, most=0)
+    done = here(root, "run")
+    assert "error[data.contract-broken]: data.rows.y.range:" in done.err

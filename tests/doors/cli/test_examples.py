@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -138,11 +139,18 @@ PROFILED = (
     ("falaj data profile flights --by carrier --write profile.html", 0),
     ("falaj data check", 0),
     ("falaj data check flights --write report.html", 0),
+    ("falaj data take-in validation.json --dataset flights", 0),
+    ("falaj data take-in validation.json --dataset flights --full --json", 0),
     ("falaj data contract diff old.odcs.yaml new.odcs.yaml", Exit.GATE_FAIL),
     ("falaj data contract diff old.odcs.yaml new.odcs.yaml --json", Exit.GATE_FAIL),
 )
+TESTED = (
+    ("falaj test", 0),
+    ("falaj test tests -k model --full", 0),
+    ("falaj test --show --write tests.xml", 0),
+)
 STORIES = (
-    PROFILED,
+    PROFILED, TESTED,
     RUNS, WAIVING, EMPTY, EMPTY_AGAIN, BARE, PREPARED, REFUSED, REFUSED_ALONE, ANSWERING, DIRECT,
 )  # fmt: skip
 
@@ -275,6 +283,13 @@ def test_going_back_and_forth(here, living):
     tell(here, living, DIRECT)
 
 
+def test_with_tests_of_its_own(here, workspace):
+    (workspace / "tests").mkdir()
+    (workspace / "tests" / "test_model.py").write_text("def test_a(trained_model): pass\n")
+    tell(here, workspace, TESTED)
+    assert 'tests="1"' in (workspace / "tests.xml").read_text()
+
+
 def test_with_datasets(here, tmp_path):
     named = 'name = "flights"\nsource = "rows.csv"\ncontract = "flights.odcs.yaml"'
     toml = TOML.replace('name = "rows"\nsource = "rows.csv"', named)
@@ -288,6 +303,9 @@ def test_with_datasets(here, tmp_path):
     for name, column in (("flights", "y"), ("old", "y"), ("new", "a")):
         text = f"{head}schema:\n  - name: flights\n    properties: [{{name: {column}}}]\n"
         (root / f"{name}.odcs.yaml").write_text(text)
+    step = {"i": 1, "assertion_type": "rows_distinct", "column": None, "active": True}
+    step |= {"n": 1200, "n_failed": 0, "all_passed": True}
+    (root / "validation.json").write_text(json.dumps([step]))
     tell(here, root, PROFILED)
     assert (root / "contracts" / "flights.odcs.yaml").is_file()
     assert (root / "profile.html").is_file()

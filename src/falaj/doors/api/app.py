@@ -26,6 +26,7 @@ from falaj.doors.api.routes import (
     runs,
     status,
     sweep,
+    tests,
 )
 from falaj.facts.access import Action, Principal, ResourceKind
 
@@ -35,7 +36,10 @@ if TYPE_CHECKING:
 __all__ = ["VERSION", "create"]
 
 VERSION = "1"
-PAGES = (access, audit, changes, data, gates, monitoring, releases, rollouts, runs, status, sweep)
+PAGES = (
+    *(access, audit, changes, data, gates, monitoring, releases, rollouts, runs, status, sweep),
+    tests,
+)
 
 
 def works_of(state: State) -> Any:

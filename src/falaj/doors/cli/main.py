@@ -22,7 +22,11 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "up": ("Start", "Serve the API and work off what waits, in one process."),
     "run": ("Build", "Run a pipeline; unchanged steps come from the cache."),
     "runs": ("Build", "List, show and compare runs; read what a step printed."),
-    "data": ("Build", "Check and profile datasets; propose and compare contracts."),
+    "data": (
+        "Build",
+        "Check and profile datasets; take in other suites; propose and compare contracts.",
+    ),
+    "test": ("Build", "Run the project's own tests of its data and models."),
     "gate": ("Build", "Tell whether a model would pass, and why not."),
     "waive": ("Build", "Let an inconclusive check through, with reason and expiry."),
     "release": ("Release", "Create, list and show signed releases."),

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from falaj.doors.cli import terminal
+from falaj.facts.checks import shown_word
 
-__all__ = ["measured", "rows", "verdict_of"]
+__all__ = ["marked", "measured", "rows", "verdict_of"]
 
 
 def verdict_of(report: dict[str, Any]) -> str:
@@ -28,14 +29,19 @@ def rows(report: dict[str, Any], *, full: bool = False) -> list[tuple[str, str, 
     data = [r for r in report["results"] if r["gate"] == "data"]
     passed = [r for r in data if r["verdict"] == "pass"]
     for r in report["results"]:
-        if r["gate"] == "data" and r["verdict"] == "pass" and not full:
+        if r["gate"].startswith("data") and r["verdict"] == "pass" and not full:
             continue
         why = r["reason"] + waived.get(r["check"], "")
-        found.append((r["check"], terminal.mark(r["verdict"]), measured(r), why))
+        found.append((r["check"], marked(r), measured(r), why))
     if passed and not full:
         word = terminal.mark("pass")
         found.insert(0, ("data", word, f"{len(passed)} checks", "the contract is kept"))
     return found
+
+
+def marked(r: dict[str, Any]) -> str:
+    """The verdict with its mark; what does not count is a warning, never a failure."""
+    return terminal.mark(shown_word(r["gate"], r["verdict"], r["details"].get("severity", "")))
 
 
 def measured(r: dict[str, Any]) -> str:

@@ -18,6 +18,8 @@ MARKS: Final = {
     "inconclusive": ("~", "yellow"),
     "error": ("!", "yellow"),
     "skipped": ("○", "bright_black"),
+    "warning": ("▲", "yellow"),
+    "note": ("○", "bright_black"),
     "better": ("✓", "green"),
     "worse": ("✕", "red"),
     "no difference yet": ("~", "bright_black"),

@@ -15,6 +15,9 @@ from falaj.facts.data import PROTECTED
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
+from falaj.links.greatexpectations.evidence import GreatExpectationsEvidence
+from falaj.links.pandera.evidence import PanderaEvidence
+from falaj.links.pointblank.evidence import PointblankEvidence
 from falaj.links.stepcache.cache import FileStepCache
 from falaj.pipelines.attempt import Around
 from falaj.pipelines.serve import Supplies, serve
@@ -46,6 +49,7 @@ def supplies(root: Path) -> Supplies:
         datasets=datasets,
         declared=tuple(table.name for table in project.datasets),
         around=for_mlflow(any(d.classification in PROTECTED for d in project.datasets)),
+        evidence=(PanderaEvidence(), PointblankEvidence(), GreatExpectationsEvidence()),
     )
 
 

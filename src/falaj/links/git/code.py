@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
+from falaj.base import digests
 from falaj.facts.runs import Code
 from falaj.ports.blobs import Blobs
 
-__all__ = ["read_code"]
+__all__ = ["code_tree", "read_code"]
 
 LARGEST_DIFF = 1 << 20
+HERE: Final = (".",)
+KINDS: Final = (".py", ".pyi", ".sql")
+LEFT_OUT: Final = frozenset(("__pycache__", "build", "dist", "node_modules", "test", "tests"))
 
 
-def read_code(root: Path, blobs: Blobs) -> Code:
-    """Commit, branch and, when dirty, the diff as a blob. Empty outside a repository."""
+def read_code(root: Path, blobs: Blobs, folders: Sequence[str] = HERE) -> Code:
+    """Commit, branch and, when dirty, the diff as a blob; outside a repository the files alone.
+
+    folders: below `root`, where the project's code lies.
+    """
+    tree = code_tree(root, folders)
     commit = git(root, "rev-parse", "HEAD")
     if not commit:
-        return Code()
+        return Code(tree=tree)
     changed = git(root, "status", "--porcelain", "--", ".")
     diff = git(root, "diff", "HEAD", "--binary", "--", ".") if changed else ""
     return Code(
@@ -26,7 +37,33 @@ def read_code(root: Path, blobs: Blobs) -> Code:
         branch=git(root, "rev-parse", "--abbrev-ref", "HEAD"),
         dirty=bool(changed),
         diff=blobs.put(diff.encode()) if diff and len(diff) <= LARGEST_DIFF else "",
+        tree=tree,
     )
+
+
+def code_tree(root: Path, folders: Sequence[str] = HERE) -> str:
+    """Digest of all code files below the folders, by bytes; nothing where there are none.
+
+    Tests are left out: whoever writes a test after training has not changed what was trained. So
+    are hidden folders, environments and what was built.
+    """
+    found: dict[str, str] = {}
+    for folder in folders:
+        for here, below, names in os.walk(root / folder):
+            place = Path(here)
+            below[:] = [
+                name
+                for name in below
+                if not name.startswith(".")
+                and name not in LEFT_OUT
+                and not (place / name / "pyvenv.cfg").exists()
+            ]
+            for name in names:
+                is_test = name == "conftest.py" or name.startswith("test_")
+                file = place / name
+                if file.suffix in KINDS and not is_test and file.is_file():
+                    found[file.relative_to(root).as_posix()] = digests.of_file(file)
+    return digests.of_tree(found) if found else ""
 
 
 def git(root: Path, *words: str) -> str:

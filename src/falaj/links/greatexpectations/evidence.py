@@ -11,7 +11,7 @@ from typing import Any
 from falaj.base.errors import FalajError
 from falaj.facts.checks import CheckResult, Verdict
 
-__all__ = ["results"]
+__all__ = ["GreatExpectationsEvidence", "results"]
 
 
 def results(document: Mapping[str, Any]) -> tuple[CheckResult, ...]:
@@ -77,3 +77,37 @@ def _raised(info: Mapping[str, Any]) -> bool:
     if info.get("raised_exception"):
         return True
     return any(isinstance(one, Mapping) and one.get("raised_exception") for one in info.values())
+
+
+class GreatExpectationsEvidence:
+    """The port EvidenceReader: the result of a suite, or of a checkpoint with several."""
+
+    tool = "great expectations"
+
+    def takes(self, result: object) -> bool:
+        return type(result).__module__.partition(".")[0] == "great_expectations"
+
+    def read(self, result: object, rows: object | None) -> tuple[CheckResult, ...]:  # noqa: ARG002 it counts itself
+        found: Any = result
+        whole = list(getattr(found, "run_results", {}).values()) or [found]
+        made: list[CheckResult] = []
+        for one in whole:
+            if not hasattr(one, "to_json_dict"):
+                raise FalajError(
+                    "data.evidence-unreadable",
+                    f"got {type(one).__name__} of Great Expectations, expected a validation result",
+                    fix="hand in what .run() of a validation definition or a checkpoint gives",
+                )
+            made += results(one.to_json_dict())
+        return tuple(made)
+
+    def takes_document(self, document: object) -> bool:
+        return (
+            isinstance(document, dict)
+            and "great_expectations_version" in (document.get("meta") or {})
+            and "results" in document
+        )
+
+    def read_document(self, document: object, rows: int) -> tuple[CheckResult, ...]:  # noqa: ARG002 it counts itself
+        whole: Any = document
+        return results(whole)

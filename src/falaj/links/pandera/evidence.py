@@ -5,6 +5,7 @@ Made for what pandera 0.35 gives: `error.failure_cases.to_dicts()` of a `SchemaE
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -12,7 +13,7 @@ from typing import Any, Final
 from falaj.base.errors import FalajError
 from falaj.facts.checks import CheckResult, Verdict
 
-__all__ = ["results"]
+__all__ = ["PanderaEvidence", "results"]
 
 WHOLE: Final = "SCHEMA_AND_DATA"
 LONGEST: Final = 80  # a check's name holds its whole list of allowed values
@@ -52,7 +53,7 @@ def results(
                 "got rows without column and check, expected Pandera's failure cases",
                 fix="hand in error.failure_cases.to_dicts() of a lazy validation",
             ) from None
-    engine = f"pandera {version}"
+    engine = f"pandera {version}".strip()
     if not counted:
         verdict, why = Verdict.PASS, f"Pandera found nothing in {rows} rows"
         if not rows:
@@ -88,3 +89,65 @@ def _made(
         n=rows,
         details={"engine": engine},
     )
+
+
+class PanderaEvidence:
+    """The port EvidenceReader: a `SchemaErrors`, or a schema with the rows that it shall judge."""
+
+    tool = "pandera"
+
+    def takes(self, result: object) -> bool:
+        return type(result).__module__.partition(".")[0] == "pandera"
+
+    def read(self, result: object, rows: object | None) -> tuple[CheckResult, ...]:
+        found: Any = result
+        if hasattr(found, "failure_cases"):
+            return _of_errors(found)
+        if not hasattr(found, "validate") or rows is None:
+            raise FalajError(
+                "data.evidence-unreadable",
+                f"got {type(found).__name__}, expected SchemaErrors, or a schema and its rows",
+                why="Pandera has no result that says what passed: it gives the rows back",
+                fix='falaj.evidence(schema, rows=frame, dataset="flights")',
+            )
+        try:
+            found.validate(rows, lazy=True)
+        except sys.modules["pandera.errors"].SchemaErrors as errors:
+            return _of_errors(errors)
+        return results([], depth=_depth(rows), rows=_length(rows), version=_version())
+
+    def takes_document(self, document: object) -> bool:
+        return (
+            isinstance(document, list)
+            and bool(document)
+            and all(isinstance(one, dict) and "failure_case" in one for one in document)
+        )
+
+    def read_document(self, document: object, rows: int) -> tuple[CheckResult, ...]:
+        """Rows of failure cases; that there were some needs no depth to be believed."""
+        cases: Any = document
+        return results(cases, depth=WHOLE, rows=rows, version="")
+
+
+def _of_errors(errors: Any) -> tuple[CheckResult, ...]:
+    table, rows = errors.failure_cases, errors.data
+    cases = table.to_dicts() if hasattr(table, "to_dicts") else table.to_dict("records")
+    return results(cases, depth=_depth(rows), rows=_length(rows), version=_version())
+
+
+def _depth(rows: Any) -> str:
+    """The depth that was in force: what was set, else the schema alone for a LazyFrame."""
+    asked = sys.modules["pandera.config"].CONFIG.validation_depth
+    if asked is not None:
+        return str(asked.value)
+    return "SCHEMA_ONLY" if type(rows).__name__ == "LazyFrame" else WHOLE
+
+
+def _length(rows: Any) -> int:
+    if type(rows).__name__ == "LazyFrame":
+        return int(rows.select(sys.modules["polars"].len()).collect().item())
+    return len(rows)
+
+
+def _version() -> str:
+    return str(getattr(sys.modules.get("pandera"), "__version__", ""))

@@ -6,12 +6,13 @@ Made for `Validate.get_json_report()` of pointblank 1.1: a list of steps.
 from __future__ import annotations
 
 import json
+import sys
 from typing import Any
 
 from falaj.base.errors import FalajError
 from falaj.facts.checks import CheckResult, Verdict
 
-__all__ = ["results"]
+__all__ = ["PointblankEvidence", "results"]
 
 
 def results(report: str | bytes, *, version: str) -> tuple[CheckResult, ...]:
@@ -23,7 +24,7 @@ def results(report: str | bytes, *, version: str) -> tuple[CheckResult, ...]:
         steps = json.loads(report)
         if not isinstance(steps, list) or not steps:
             raise ValueError
-        return tuple(_made(step, f"pointblank {version}") for step in steps)
+        return tuple(_made(step, f"pointblank {version}".strip()) for step in steps)
     except (ValueError, KeyError, TypeError):
         raise FalajError(
             "data.evidence-unreadable",
@@ -63,3 +64,33 @@ def _made(step: dict[str, Any], engine: str) -> CheckResult:
         n=n if measured else 0,
         details={"engine": engine},
     )
+
+
+class PointblankEvidence:
+    """The port EvidenceReader: a `Validate` that was interrogated."""
+
+    tool = "pointblank"
+
+    def takes(self, result: object) -> bool:
+        return type(result).__module__.partition(".")[0] == "pointblank"
+
+    def read(self, result: object, rows: object | None) -> tuple[CheckResult, ...]:  # noqa: ARG002 it holds its own
+        found: Any = result
+        if not hasattr(found, "get_json_report"):
+            raise FalajError(
+                "data.evidence-unreadable",
+                f"got {type(found).__name__} of Pointblank, expected a Validate",
+                fix="hand in the Validate itself, after .interrogate()",
+            )
+        version = str(getattr(sys.modules.get("pointblank"), "__version__", ""))
+        return results(found.get_json_report(), version=version)
+
+    def takes_document(self, document: object) -> bool:
+        return (
+            isinstance(document, list)
+            and bool(document)
+            and all(isinstance(one, dict) and "assertion_type" in one for one in document)
+        )
+
+    def read_document(self, document: object, rows: int) -> tuple[CheckResult, ...]:  # noqa: ARG002 its steps count
+        return results(json.dumps(document), version="")

@@ -23,11 +23,13 @@ from sqlalchemy import (
 from falaj.facts.access import Principal
 from falaj.facts.changes import Approval, Change
 from falaj.facts.checks import GateReport
+from falaj.facts.data import SuiteReport
 from falaj.facts.models import AliasMove, ModelVersion
 from falaj.facts.monitoring import Alert, MonitorState, Proposal, Window
 from falaj.facts.releases import Release
 from falaj.facts.rollouts import Deployment, LiveMove, Rollout, RolloutDecision
 from falaj.facts.runs import Run
+from falaj.facts.testing import TestReport
 from falaj.facts.wire import Fact
 
 __all__ = [
@@ -88,6 +90,8 @@ FAMILIES: Final[dict[type[Fact], Family]] = {
     MonitorState: family("monitor_state"),
     Alert: family("alert", "model", "state", "kind"),
     Proposal: family("proposal", "model", "alert"),
+    SuiteReport: family("suite_report", "dataset", "version"),
+    TestReport: family("test_report", "tree"),
 }
 
 event = Table(

@@ -8,11 +8,11 @@ import msgspec
 
 from falaj.app import Works
 from falaj.doors.api.route import post
-from falaj.facts.access import Action, ResourceKind
-from falaj.facts.data import ContractReport
+from falaj.facts.access import Action, Permit, ResourceKind
+from falaj.facts.data import ContractReport, SuiteReport
 from falaj.facts.profiles import Profile
 
-__all__ = ["ROUTES", "CheckData", "ProfileData", "ProposeContract", "ProposedContract"]
+__all__ = ["ROUTES", "CheckData", "ProfileData", "ProposeContract", "ProposedContract", "TakeIn"]
 
 
 class CheckData(msgspec.Struct, forbid_unknown_fields=True):
@@ -26,6 +26,11 @@ class ProfileData(msgspec.Struct, forbid_unknown_fields=True):
 
 class ProposeContract(msgspec.Struct, forbid_unknown_fields=True):
     dataset: str
+
+
+class TakeIn(msgspec.Struct, forbid_unknown_fields=True):
+    dataset: str
+    report: str  # the file's text
 
 
 class ProposedContract(msgspec.Struct):
@@ -61,4 +66,12 @@ def propose_contract(works: Works, data: ProposeContract) -> ProposedContract:
     return ProposedContract(dataset=data.dataset, contract=text)
 
 
-ROUTES: Final = (check_data, profile_data, propose_contract)
+@post("/data/suites", needs=Action.CHECK_GATE, on=ResourceKind.PROJECT, status=201)
+def take_in_suite(works: Works, permit: Permit, data: TakeIn) -> SuiteReport:
+    """Take in the report of another tool's suite; the gate `data` counts it."""
+    from falaj.journeys import datasets
+
+    return datasets.take_in(works.ground, permit, data.dataset, data.report)
+
+
+ROUTES: Final = (check_data, profile_data, propose_contract, take_in_suite)

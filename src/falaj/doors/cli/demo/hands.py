@@ -19,7 +19,7 @@ from falaj.doors.cli import terminal
 from falaj.doors.cli.client import Embedded
 from falaj.doors.cli.demo.replay import Replay
 from falaj.doors.cli.demo.tell import Story
-from falaj.doors.cli.reports import measured, verdict_of
+from falaj.doors.cli.reports import marked, measured, verdict_of
 from falaj.doors.cli.templates import unpack
 
 __all__ = ["MODEL", "OPERATOR", "PATIENCE_S", "PLACE", "TRAINER", "Failed", "Hands"]
@@ -105,7 +105,7 @@ class Hands:
     def results(self, report: dict[str, Any]) -> None:
         for result in report["results"]:
             if result["gate"] != "data":
-                word = terminal.mark(result["verdict"])
+                word = marked(result)
                 self.story.say(f"{word}  {result['check']}  {measured(result)}".rstrip())
         contract = [r for r in report["results"] if r["gate"] == "data"]
         passed = sum(r["verdict"] == "pass" for r in contract)

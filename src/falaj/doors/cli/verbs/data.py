@@ -11,6 +11,7 @@ import click
 from falaj.base.errors import Exit, FalajError
 from falaj.doors.cli import terminal
 from falaj.doors.cli.client import connect
+from falaj.doors.cli.reports import marked
 
 __all__ = ["command"]
 
@@ -25,7 +26,7 @@ WRITE = click.option(
 
 @click.group("data")
 def command() -> None:
-    """Check and profile datasets; propose and compare contracts."""
+    """Check and profile datasets; take in other suites; propose and compare contracts."""
 
 
 @command.command
@@ -56,7 +57,7 @@ def check(ctx: click.Context, dataset: str, full: bool, write: Path | None, mach
             click.echo(f"{report['dataset']}: {report['rows']:,} rows")
             shown = [r for r in report["results"] if full or r["verdict"] != "pass"]
             terminal.table(
-                [(r["check"], terminal.mark(r["verdict"]), told(r)) for r in shown],
+                [(r["check"], marked(r), told(r)) for r in shown],
                 ("check", "verdict", "why") if shown else (),
             )
             kept = sum(r["verdict"] == "pass" for r in report["results"])
@@ -220,6 +221,41 @@ def diff(ctx: click.Context, old: Path, new: Path, machine: bool) -> None:
             terminal.table([(c.kind, c.where, c.what) for c in changes])
         click.echo(f"{verdict}: {len(changes)} changes, {len(breaking)} of them breaking")
     ctx.exit(Exit.GATE_FAIL if breaking else Exit.OK)
+
+
+@command.command("take-in")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--dataset", required=True, help="The dataset that the suite looked at.")
+@click.option("--full", is_flag=True, help="Show checks that passed, too.")
+@terminal.json_option
+@click.pass_context
+def take_in(ctx: click.Context, file: Path, dataset: str, full: bool, machine: bool) -> None:
+    """Take in what a suite of another tool found; the gate `data` counts it.
+
+    FILE is the JSON that the tool writes: a validation result of Great Expectations, the JSON report
+    of Pointblank, the failure cases of Pandera. No value of a row is kept.
+
+    \b
+    Examples:
+      falaj data take-in validation.json --dataset flights
+      falaj data take-in validation.json --dataset flights --full --json
+    """
+    text = file.read_text(encoding="utf-8", errors="replace")
+    report = connect(ctx).post("/data/suites", {"dataset": dataset, "report": text})
+    counted = [r["verdict"] for r in report["results"] if r["gate"] == "data"]
+    verdict = min(counted, key=ORDER.index, default="inconclusive")
+    if machine:
+        terminal.as_json("data-take-in", {**report, "verdict": verdict})
+    else:
+        shown = [r for r in report["results"] if full or r["verdict"] != "pass"]
+        terminal.table(
+            [(r["check"], marked(r), told(r)) for r in shown],
+            ("check", "verdict", "why") if shown else (),
+        )
+        kept = sum(r["verdict"] == "pass" for r in report["results"])
+        click.echo(f"{report['tool']}: {kept} of {len(report['results'])} checks pass")
+        click.echo(terminal.mark(verdict))
+    ctx.exit(ENDS.get(verdict, Exit.GATE_FAIL if verdict == "error" else Exit.INCONCLUSIVE))
 
 
 def written(path: Path, found: Any, page: Any) -> None:

@@ -8,6 +8,7 @@ import click
 
 from falaj.doors.cli import terminal
 from falaj.doors.cli.client import Client, connect
+from falaj.doors.cli.reports import marked
 
 __all__ = ["command", "value_of"]
 
@@ -120,6 +121,11 @@ def show(run: dict[str, Any]) -> None:
             for step in run["steps"]
         ],
         ("step", "status", "time", "why"),
+    )
+    checks = [check for step in run["steps"] for check in step["checks"]]
+    terminal.table(
+        [(check["check"], marked(check), check["reason"]) for check in checks],
+        ("check", "verdict", "why") if checks else (),
     )
     for name, value in run["metrics"].items():
         click.echo(f"  {name} = {value:.4f}")

@@ -87,6 +87,11 @@ def show(ctx: click.Context, run: str, page: Path | None, machine: bool) -> None
         click.echo(f"  {name} = {value}")
     shown(found)
     say_kept(found, client.get(f"/runs/{found['id']}/files"))
+    tests = client.get("/tests", run=found["id"], limit=1)
+    if tests:
+        from falaj.doors.cli.verbs.test import briefly
+
+        click.echo(f"tests of this code: {terminal.mark(tests[0]['verdict'])}, {briefly(tests[0])}")
     return None
 
 
@@ -122,7 +127,9 @@ def write_page(client: Any, run: dict[str, Any], page: Path) -> None:
         step: client.get(f"/runs/{run['id']}/log", step=step)["text"][-20_000:] for step in failed
     }
     kept = client.get(f"/runs/{run['id']}/files")
-    page.write_text(made(run, plots, pictures=drawn, files=kept, logs=logs), encoding="utf-8")
+    tests = client.get("/tests", run=run["id"], limit=1)
+    text = made(run, plots, pictures=drawn, files=kept, logs=logs, tests=tests)
+    page.write_text(text, encoding="utf-8")
 
 
 @command.command

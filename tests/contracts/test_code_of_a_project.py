@@ -1,0 +1,66 @@
+"""Which code a project is: by its files, with or without git; tests and what was built apart."""
+
+from __future__ import annotations
+
+import subprocess
+
+import pytest
+
+from falaj.base import digests
+from falaj.links.files.blobs import FileBlobs
+from falaj.links.git.code import code_tree, read_code
+
+
+@pytest.fixture
+def project(tmp_path):
+    root = tmp_path / "project"
+    for name in ("pipeline.py", "src/steps.py", "queries/rows.sql"):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name)
+    return root
+
+
+CHANGES = {  # file -> whether it is code of the model
+    "pipeline.py": True,
+    "src/more.py": True,
+    "queries/rows.sql": True,
+    "tests/test_model.py": False,
+    "tests/helper.py": False,
+    "test_beside.py": False,
+    "conftest.py": False,
+    "README.md": False,
+    "falaj.toml": False,
+    ".falaj/x.py": False,
+    ".venv/x.py": False,
+    "__pycache__/x.py": False,
+    "build/x.py": False,
+    "environment/lib/x.py": False,
+}
+
+
+@pytest.mark.parametrize(("name", "counts"), CHANGES.items(), ids=CHANGES)
+def test_what_is_code(project, name, counts):
+    (project / "environment").mkdir()
+    (project / "environment" / "pyvenv.cfg").touch()
+    before = code_tree(project)
+    path = project / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("other")
+    assert (code_tree(project) != before) is counts
+
+
+def test_folders_of_the_settings(project):
+    whole, part = code_tree(project), code_tree(project, ("src",))
+    assert digests.is_digest(whole) and digests.is_digest(part) and whole != part
+    assert code_tree(project, ("none",)) == ""
+
+
+def test_with_and_without_git(project, tmp_path):
+    blobs = FileBlobs(tmp_path / "blobs")
+    outside = read_code(project, blobs)
+    assert outside.commit == "" and outside.tree == code_tree(project)
+    for words in (("init", "-q"), ("add", "."), ("commit", "-q", "-m", "one")):
+        who = ("-c", "user.name=t", "-c", "user.email=t@localhost")
+        subprocess.run(["git", *who, *words], cwd=project, check=True)
+    inside = read_code(project, blobs)
+    assert inside.commit and not inside.dirty and inside.tree == outside.tree
