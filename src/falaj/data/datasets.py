@@ -8,20 +8,20 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, Final
-
-import polars as pl
+from typing import TYPE_CHECKING, Any, Final
 
 from falaj.base import digests, frames
 from falaj.base.errors import FalajError, Place
 from falaj.base.snapshots import Snapshot
 from falaj.base.time import now
-from falaj.data.cells import typed, typed_texts
 from falaj.data.odcs import Contract
 from falaj.data.sources import content_of_file, kind_of, source_files
 from falaj.facts.data import Classification, DatasetVersion, Label
 from falaj.ports.cache import Memo
 from falaj.ports.tables import TableReader
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["DatasetHandle", "open_dataset", "source_files"]
 
@@ -89,6 +89,8 @@ class DatasetHandle:
 
     def scan(self) -> pl.LazyFrame:
         if self._is_streamed:
+            import polars as pl
+
             paths = list(self.files.values())
             if self._kind == "arrow":
                 return pl.scan_ipc(paths)
@@ -143,6 +145,8 @@ class DatasetHandle:
         )
 
     def _identity(self) -> list[Any]:
+        import polars as pl
+
         try:
             frame = self.scan()
             content = frames.content_of(frame)
@@ -160,6 +164,10 @@ class DatasetHandle:
     @cached_property
     def _typed(self) -> tuple[pl.DataFrame, dict[str, pl.Series]]:
         """Rows with the contract's types, and what could not be read as such."""
+        import polars as pl
+
+        from falaj.data.cells import typed, typed_texts
+
         table = self.contract.table(self._name) if self.contract else None
         promised = {p.name: p for p in table.properties} if table else {}
         try:
@@ -169,6 +177,8 @@ class DatasetHandle:
         return typed_texts(rows, promised) if self._kind == "csv" else typed(rows, promised)
 
     def _rows(self, path: Path) -> pl.DataFrame:
+        import polars as pl
+
         match self._kind:
             case "csv":
                 nulls = list(self.null_values)

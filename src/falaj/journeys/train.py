@@ -7,16 +7,13 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec.structs import replace
 
 from falaj.base import digests, ids, process
 from falaj.base.errors import FalajError, NotFound
 from falaj.base.points import Series, unpack
-from falaj.data.datasets import DatasetHandle, open_dataset
-from falaj.data.odcs import read_contract
-from falaj.data.service import validate
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, Verdict, of_dataset
 from falaj.facts.data import ContractReport, Label
@@ -24,7 +21,6 @@ from falaj.facts.models import ModelVersion
 from falaj.facts.project import Project
 from falaj.facts.runs import Run, RunStatus
 from falaj.facts.wire import decode, encode
-from falaj.monitoring import reference
 from falaj.pipelines import interrupted
 from falaj.pipelines.model import describe
 from falaj.pipelines.rules import differences
@@ -32,6 +28,9 @@ from falaj.pipelines.service import PipelineOutcome, run_pipeline
 from falaj.ports.cache import Memo
 from falaj.ports.ground import Ground
 from falaj.ports.tables import TableReader
+
+if TYPE_CHECKING:
+    from falaj.data.datasets import DatasetHandle
 
 __all__ = ["contracts", "explain", "named", "run"]
 
@@ -137,6 +136,8 @@ def contracts(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> tuple[Co
         # An age is another one every time.
         kept = None if table.freshness else ground.cache.memo(MEMO, key)
         if kept is None:
+            from falaj.data.service import validate
+
             ground.tell(f"contract {handle.name}: {handle.version.rows:,} rows")
             report = validate(
                 handle,
@@ -177,6 +178,11 @@ def handles(
 
     fresh: ask lakes and databases again; otherwise their newest snapshots are read.
     """
+    if not project.datasets:
+        return {}
+    from falaj.data.datasets import open_dataset
+    from falaj.data.odcs import read_contract
+
     region = project.project.region.split("-")[0]
     return {
         table.name: open_dataset(
@@ -333,6 +339,7 @@ def frozen_reference(ground: Ground, done: Run) -> dict[str, str] | None:
         return None
     import polars as pl
 
+    from falaj.monitoring import reference
     from falaj.serving.runtimes.scoring import scorer
 
     said = describe(done.result, ground.blobs)

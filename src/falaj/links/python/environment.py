@@ -38,7 +38,7 @@ def read_environment(root: Path) -> tuple[Environment, bytes]:
 
 
 def installed() -> bytes:
-    found = {
-        (d.metadata["Name"] or "").lower().replace("_", "-"): d.version for d in distributions()
-    }
+    # Its name and version would each read and parse the whole file.
+    described = [found.metadata for found in distributions()]
+    found = {(d["Name"] or "").lower().replace("_", "-"): d["Version"] for d in described}
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found) if name).encode()

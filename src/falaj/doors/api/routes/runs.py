@@ -8,20 +8,12 @@ import msgspec
 from litestar import Response
 
 from falaj.app import Works
+from falaj.doors.api.asked import EXPLAIN_RUN, START_RUN, StartRun, explain, start
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.runs import Image, KeptFile, Plot, Run
 
 __all__ = ["ROUTES", "Points", "StartRun", "StepLog"]
-
-
-class StartRun(msgspec.Struct, forbid_unknown_fields=True):
-    parameters: dict[str, Any] = {}
-    pipeline: str = ""
-    seed: int | None = None
-    only: str = ""  # a step; the others run only as far as it needs them
-    fail_fast: bool = False  # the first failure ends the steps that run
-    parent: str = ""  # the run whose parameters these are
 
 
 class Points(msgspec.Struct):
@@ -34,36 +26,16 @@ class StepLog(msgspec.Struct):
     text: str
 
 
-@post("/runs", needs=Action.RUN_PIPELINE, on=ResourceKind.PROJECT, status=201)
+@post(START_RUN.path, needs=START_RUN.needs, on=ResourceKind.PROJECT, status=START_RUN.status)
 def start_run(works: Works, permit: Permit, data: StartRun) -> Run:
     """Run the pipeline now; unchanged steps come from the cache."""
-    from falaj.journeys import train
-
-    return train.run(
-        works.ground,
-        permit,
-        data.parameters,
-        pipeline=data.pipeline,
-        seed=data.seed,
-        parent=train.named(works.ground, data.parent) if data.parent else "",
-        only=data.only,
-        fail_fast=data.fail_fast,
-    )
+    return start(works, permit, data)
 
 
-@post("/runs/explain", needs=Action.READ, on=ResourceKind.PROJECT)
-def explain_run(works: Works, data: StartRun) -> list[dict[str, Any]]:
+@post(EXPLAIN_RUN.path, needs=EXPLAIN_RUN.needs, on=ResourceKind.PROJECT)
+def explain_run(works: Works, permit: Permit, data: StartRun) -> list[dict[str, Any]]:
     """Say for each step whether it would run, and why; nothing is run."""
-    from falaj.journeys import train
-
-    return train.explain(
-        works.ground,
-        data.parameters,
-        pipeline=data.pipeline,
-        seed=data.seed,
-        only=data.only,
-        against=train.named(works.ground, data.parent) if data.parent else "",
-    )
+    return explain(works, permit, data)
 
 
 @get("/runs", needs=Action.READ, on=ResourceKind.PROJECT)
