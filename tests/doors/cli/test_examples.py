@@ -114,6 +114,8 @@ RUNS = (
     ("falaj runs diff 01J8ZC2T 01J8ZD9Q --json", 0),
     ("falaj runs log latest train", 0),
     ("falaj runs log 01J8ZC2T train --attempt 1", 0),
+    ("falaj runs file latest train notes.txt", 0),
+    ("falaj runs file 01J8ZC2T train notes.txt --write train-notes.txt", 0),
     ("falaj run --from 01J8ZC2T --only train", 0),
 )
 WAIVING = (

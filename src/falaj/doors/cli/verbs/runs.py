@@ -202,8 +202,8 @@ def file_of(ctx: click.Context, run: str, step: str, name: str, to: Path | None)
 
     \b
     Examples:
-      falaj runs file latest train mlflow/notes.txt
-      falaj runs file 01J8ZC2T train mlflow/notes.txt --write notes.txt
+      falaj runs file latest train notes.txt
+      falaj runs file 01J8ZC2T train notes.txt --write train-notes.txt
     """
     from falaj.base.files import write_atomic
 
