@@ -6,36 +6,45 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
-__all__ = ["replacing", "walk", "write_atomic"]
+__all__ = ["replacing", "sync_folder", "walk", "write_atomic"]
+
+NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 
 
-def write_atomic(path: Path, data: bytes, *, mode: int = 0o644) -> None:
+def write_atomic(path: Path | str, data: bytes, *, mode: int = 0o644) -> None:
     """Replace `path` by `data` whole or not at all, also when the machine loses power."""
     with replacing(path, mode=mode) as file:
         file.write(data)
 
 
 @contextmanager
-def replacing(path: Path, *, mode: int = 0o644) -> Iterator[BinaryIO]:
-    """Yield a file that takes the name `path` when all went well; otherwise nothing is left."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}.part")
-    handle = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+def replacing(path: Path | str, *, mode: int = 0o644) -> Iterator[BinaryIO]:
+    """Yield a file that takes the name `path` when all went well; otherwise nothing is left.
+
+    Plain text and few calls: steps store many small things.
+    """
+    folder, name = os.path.split(path)
+    part = os.path.join(folder, f".{name}.{os.getpid()}.{os.urandom(4).hex()}.part")  # noqa: PTH118 as above
+    try:
+        handle = os.open(part, NEW, mode)
+    except FileNotFoundError:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        handle = os.open(part, NEW, mode)
     try:
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+            os.fsync(handle)
+        os.replace(part, path)  # noqa: PTH105 as above
     except BaseException:
-        part.unlink(missing_ok=True)
+        Path(part).unlink(missing_ok=True)
         raise
-    sync_folder(path.parent)
+    sync_folder(folder or ".")
 
 
-def sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path | str) -> None:
     """Make renames inside `folder` survive a loss of power."""
     handle = os.open(folder, os.O_RDONLY)
     try:

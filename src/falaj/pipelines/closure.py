@@ -16,6 +16,7 @@ import sys
 import sysconfig
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -64,13 +65,30 @@ class Piece:
 
 @dataclass(frozen=True)
 class Source:
-    """What one file's syntax says."""
+    """What one file's syntax says. A file of many steps is asked once for each of them."""
 
     pieces: tuple[Piece, ...]
 
-    @property
+    @cached_property
     def digest(self) -> str:
         return _join(piece.digest for piece in self.pieces)
+
+    @cached_property
+    def always(self) -> dict[int, Piece]:
+        """Place in the file -> what counts whoever asks: headers stand for what may be left out."""
+        found = (
+            (at, piece.header if piece.name else piece) for at, piece in enumerate(self.pieces)
+        )
+        return {at: piece for at, piece in found if piece is not None}
+
+    @cached_property
+    def steps(self) -> dict[str, list[int]]:
+        """Name -> places of what may be left out."""
+        found: dict[str, list[int]] = {}
+        for at, piece in enumerate(self.pieces):
+            if piece.name:
+                found.setdefault(piece.name, []).append(at)
+        return found
 
 
 @dataclass
@@ -95,16 +113,25 @@ class Scanner:
         self.memo = memo
         self._sources: dict[str, Source] = {}
         self._listed: dict[str, frozenset[str]] = {}
+        self._shown: dict[str, str] = {}
+        self._reals: dict[str, str] = {}
 
     def closure(self, file: str | Path, step: str, *, also: str | Path | None = None) -> Closure:
         """The code of step function `step` in `file`.
 
         also: the file where it was made a step, when a decorator hides its home.
         """
-        walk = _Walk(self, _real(file), step)
+        walk = _Walk(self, self._real(file), step)
         if also is not None:
-            walk.start(_real(also))
+            walk.start(self._real(also))
         return walk.closure()
+
+    def _real(self, file: str | Path) -> str:
+        """Looking for links costs a question a folder, for each of many steps of one file."""
+        text = str(file)
+        if text not in self._reals:
+            self._reals[text] = _real(text)
+        return self._reals[text]
 
     def digest(self, file: str) -> str:
         """Digest of a whole file, comments and layout apart."""
@@ -112,8 +139,11 @@ class Scanner:
 
     def named(self, file: str) -> str:
         """The file's name as people see it."""
-        path = Path(file)
-        return path.relative_to(self.base).as_posix() if path.is_relative_to(self.base) else file
+        if file not in self._shown:
+            path = Path(file)
+            inside = path.is_relative_to(self.base)
+            self._shown[file] = path.relative_to(self.base).as_posix() if inside else file
+        return self._shown[file]
 
     def place(self, name: str) -> str:
         """The file of a name given by `named`."""
@@ -182,7 +212,7 @@ class _Walk:
         self.found: dict[str, str] = {}
         self.todo: list[str] = []
         self.mentions: set[str] = set()
-        self.waiting: dict[str, list[Piece]] = {}
+        self.kept: dict[str, set[str]] = {}  # file -> names of steps whose bodies count
         self.everything = False
         self.dynamic = False
         self.start(entry)
@@ -200,29 +230,35 @@ class _Walk:
             while self.todo:
                 self._open(self.todo.pop())
             woken = [
-                (file, piece)
-                for file, pieces in self.waiting.items()
-                for piece in pieces
-                if self.everything or piece.name in self.mentions
+                (file, name)
+                for file, kept in self.kept.items()
+                for name in self._named(file) - kept
             ]
             if not woken:
                 return self._answer()
-            for file, piece in woken:
-                self.waiting[file].remove(piece)
-                self._keep(piece, file)
+            for file, name in sorted(woken):
+                self._wake(file, name)
+
+    def _named(self, file: str) -> set[str]:
+        """Names of the file's steps that something kept speaks of."""
+        steps = self.scanner.source(file).steps
+        return set(steps) if self.everything else steps.keys() & self.mentions
 
     def _open(self, file: str) -> None:
         if file.endswith(COMPILED):
             return
-        waiting = self.waiting.setdefault(file, [])
-        for piece in self.scanner.source(file).pieces:
-            target = file == self.entry and piece.name == self.step
-            if piece.name and not target:
-                waiting.append(piece)
-                if piece.header:
-                    self._keep(piece.header, file)
-            else:
-                self._keep(piece, file)
+        source = self.scanner.source(file)
+        self.kept[file] = set()
+        for piece in source.always.values():
+            self._keep(piece, file)
+        if file == self.entry and self.step in source.steps:
+            self._wake(file, self.step)
+
+    def _wake(self, file: str, name: str) -> None:
+        source = self.scanner.source(file)
+        self.kept[file].add(name)
+        for at in source.steps[name]:
+            self._keep(source.pieces[at], file)
 
     def _keep(self, piece: Piece, file: str) -> None:
         self.mentions |= piece.mentions
@@ -249,17 +285,16 @@ class _Walk:
                 answer.files[name] = _bytes_digest(file)
                 continue
             source = self.scanner.source(file)
-            left_out = {id(piece) for piece in self.waiting.get(file, ())}
-            kept = [
-                piece.header if id(piece) in left_out else piece
-                for piece in source.pieces
-                if id(piece) not in left_out or piece.header
-            ]
-            pieces = [piece for piece in kept if piece is not None]
+            bodies = {at: source.pieces[at] for n in self.kept[file] for at in source.steps[n]}
+            pieces = [piece for _, piece in sorted({**source.always, **bodies}.items(), key=_first)]
             answer.files[name] = _join(piece.digest for piece in pieces)
             answer.definitions[name] = _labelled(pieces)
         answer.files = dict(sorted(answer.files.items()))
         return answer
+
+
+def _first(pair: tuple[int, Piece]) -> int:
+    return pair[0]
 
 
 def _dotted(

@@ -220,6 +220,7 @@ class _Recorder:
     datasets: Collection[str]
     storable: Callable[[Any], bool]
     calls: list[Call] = field(default_factory=list)
+    by_id: dict[str, Call] = field(default_factory=dict)
     findings: list[Problem] = field(default_factory=list)
     steps: dict[str, Step[..., Any]] = field(default_factory=dict)
     hinted: dict[int, dict[str, Any]] = field(default_factory=dict)
@@ -266,6 +267,7 @@ class _Recorder:
             when=None if when is None else self._condition(made, when, place),
         )
         self.calls.append(call)
+        self.by_id.setdefault(call.id, call)
         if each is not None:
             kind: Any = types.GenericAlias(list, (returns,))
             return Node(self, call.id, kind)
@@ -552,7 +554,7 @@ class _Recorder:
         return Ref(node._call, node._part, read, default if perhaps and has_default else None)  # noqa: SLF001
 
     def _of(self, node: Node) -> Call | None:
-        return next((call for call in self.calls if call.id == node._call), None)  # noqa: SLF001
+        return self.by_id.get(node._call)  # noqa: SLF001
 
     def _value(self, step: str, name: str, value: Any, kind: Any, place: Place) -> None:
         problem = value_problem(value, kind)

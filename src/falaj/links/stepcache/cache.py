@@ -86,7 +86,8 @@ class FileStepCache:
     def claim(self, key: str, owner: str, seconds: float) -> int | None:
         db = self._db()
         row = db.execute("select owner from claim where key = ?", (key,)).fetchone()
-        gone = row[0] if row and process.is_gone(row[0]) else ""
+        other = row[0] if row and row[0] != owner else ""
+        gone = other if other and process.is_gone(other) else ""
         now = time.time()
         given = {"key": key, "owner": owner, "until": now + seconds, "now": now, "gone": gone}
         taken = db.execute(CLAIM, given).fetchall()
