@@ -136,7 +136,7 @@ def test_broken_promises_about_people_show_tokens_only(project, tmp_path):
     rows.with_columns(strange).write_csv(path)
     code, out, err = walks.falaj(root, "run")
     assert code == Exit.USAGE
-    assert "error[data.contract-broken]: data.black.range: 1 of 1989 rows" in err
+    assert "error[data.contract-broken]: data.applicants.black.range: 1 of 1989 rows" in err
     assert "row 7: tok:" in err
     assert "4711" not in out + err
 

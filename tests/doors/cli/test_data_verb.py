@@ -211,3 +211,44 @@ def test_names_tell_datasets_apart(here, tmp_path):
     root = project(tmp_path, most=0)
     done = here(root, "run")
     assert "error[data.contract-broken]: data.rows.y.range:" in done.err
+
+
+SUITE = """
+
+class Validate:  # of Pointblank, as far as a reader looks at it
+    __module__ = "pointblank.validate"
+
+    def get_json_report(self):
+        return REPORT
+
+
+@step
+def look(rows: pl.DataFrame) -> pl.DataFrame:
+    falaj.evidence(Validate(), dataset="rows")
+    return rows
+"""
+
+
+def test_a_suite_inside_a_step_reaches_gate_run_page_and_release(here, tmp_path):
+    root = write_project(tmp_path, toml=TOML.replace('["quality"', '["data", "quality"'))
+    text = (root / "pipeline.py").read_text().replace("train(load(),", "train(look(load()),")
+    head, pipeline = text.split("@pipeline\n")
+
+    def told(step):
+        suite = SUITE.replace("REPORT", repr(json.dumps([step])))
+        (root / "pipeline.py").write_text(f"{head.rstrip()}\n{suite}\n\n@pipeline\n{pipeline}")
+
+    told({**POINTBLANK, "n_failed": 3, "all_passed": False})
+    for _ in ("in a process of its own", "from the cache"):
+        run = here(root, "run")
+        assert run.code == 0, "a failed check is a verdict, not an error"
+        assert "data.rows.pointblank.1.y.col_vals_between  ✕ fail" in run.out
+    assert here(root, "gate").code == Exit.GATE_FAIL
+    assert here(root, "runs", "show", "--html", "run.html").code == 0
+    assert "data.rows.pointblank.1.y.col_vals_between" in (root / "run.html").read_text()
+
+    told(POINTBLANK)
+    assert here(root, "run").code == 0 and here(root, "gate").code == 0
+    assert here(root, "release", "create").code == 0
+    card = (root / ".falaj/releases/flight-delay/1.0.0/card.md").read_text()
+    assert "### data: pass (required)" in card and "rows.pointblank.1.y" in card
