@@ -483,6 +483,7 @@ def test_names_of_the_author_are_lazy_and_cheap():
         "features",
         "Model",
         "Picture",
+        "evidence",
         "keep",
         "log",
         "map",
