@@ -24,5 +24,13 @@ def pytest_configure(config):
     parts.ASKED |= set(config.getoption("--parts").split(",")) - {"auto", ""}
 
 
+def pytest_collection_modifyitems(config, items):
+    """Tests of another environment are that environment's; the suite there is counted here as one."""
+    away = [i for i in items if i.get_closest_marker("apart") and not i.module.APART]
+    if away:
+        config.hook.pytest_deselected(items=away)
+        items[:] = [item for item in items if item not in away]
+
+
 def pytest_terminal_summary(terminalreporter):
     parts.report(terminalreporter, HERE.parent / "build")

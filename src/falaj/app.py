@@ -21,6 +21,7 @@ from falaj.facts.releases import Release
 from falaj.links.database.reader import DatabaseTables
 from falaj.links.delta.reader import DeltaTables
 from falaj.links.duckdb.engine import duckdb_engine
+from falaj.links.feast.reader import FeastTables
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
@@ -87,9 +88,14 @@ def step_workers(at_once: int, seed: int) -> StepWorkers:
 
 
 def table_readers(state: Path) -> tuple[TableReader, ...]:
-    """Readers of lakes and databases; their snapshots lie in the workspace."""
+    """Readers of lakes, databases, feature stores; their snapshots lie in the workspace."""
     folder = state / "snapshots"
-    return (DeltaTables(folder), IcebergTables(folder), DatabaseTables(folder))
+    return (
+        DeltaTables(folder),
+        IcebergTables(folder),
+        DatabaseTables(folder),
+        FeastTables(folder),
+    )
 
 
 def evidence_readers() -> tuple[EvidenceReader, ...]:

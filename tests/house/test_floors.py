@@ -113,12 +113,13 @@ def test_help_is_cheap(bare):
 
 HEAVY = {  # package -> where it may be imported at all
     "scipy": (),
-    "pandas": (),
+    "pandas": ("links/feast/child.py",),
     "polars": (
         "data/",
         "links/database/",
         "links/delta/",
         "links/duckdb/",
+        "links/feast/",
         "links/frames/",
         "links/iceberg/",
         "pipelines/model.py",
@@ -131,6 +132,7 @@ HEAVY = {  # package -> where it may be imported at all
     "deltalake": ("links/delta/",),
     "duckdb": ("links/duckdb/",),
     "mlflow": (),
+    "feast": ("links/feast/child.py",),
     "pyiceberg": ("links/iceberg/",),
     "pandera": (),
     "pointblank": (),

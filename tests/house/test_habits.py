@@ -19,6 +19,7 @@ CATCH_ALL = {
     "doors/worker/mlflow.py": "the client library in a step is code of others",
     "doors/predict/routes.py": "the top of a door: a bug must not take the connection down",
     "doors/predict/server.py": "the top of a door: the clock must not stop",
+    "links/feast/child.py": "the edge of a process: what breaks in it is an answer",
     "pipelines/attempt.py": "a step is code of others",
     "pipelines/loading.py": "a project's module is code of others",
     "pipelines/plan.py": "a pipeline's body and annotations are code of others",

@@ -14,7 +14,7 @@ from falaj.base import canonical, content, digests
 if TYPE_CHECKING:
     import polars as pl
 
-__all__ = ["LossyTime", "Unhashable", "content_of", "schema_of", "type_name"]
+__all__ = ["LossyTime", "Unhashable", "content_of", "dtype_of", "schema_of", "type_name"]
 
 ROWS: Final = 65_536
 TO_US: Final = {"ms": 1000, "us": 1}
@@ -212,3 +212,16 @@ def type_name(dtype: Any) -> Any:
     if dtype == pl.Struct:
         return ["struct", *([field.name, type_name(field.dtype)] for field in dtype.fields)]
     return str(dtype.base_type()).lower()
+
+
+def dtype_of(name: str) -> Any:
+    """The Polars type of a plain name: `Int64`, `String`, `Datetime` (UTC), `List(Float32)`.
+
+    Raises AttributeError for a name that Polars does not have.
+    """
+    pl = _pl()
+    if name == "Datetime":
+        return pl.Datetime("us", "UTC")
+    if name.startswith("List("):
+        return pl.List(dtype_of(name.removeprefix("List(").removesuffix(")")))
+    return getattr(pl, name)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property, partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from falaj.base import digests, frames
@@ -18,7 +19,7 @@ from falaj.data.odcs import Contract
 from falaj.data.sources import content_of_file, kind_of, source_files
 from falaj.facts.data import Classification, DatasetVersion, Label
 from falaj.ports.cache import Memo
-from falaj.ports.tables import TableReader
+from falaj.ports.tables import JoiningReader, TableReader
 
 if TYPE_CHECKING:
     import polars as pl
@@ -28,6 +29,7 @@ __all__ = ["DatasetHandle", "open_dataset", "source_files"]
 MEMO: Final = "dataset1"
 NO_NULLS: Final[tuple[str, ...]] = ()
 NO_TABLES: Final[tuple[TableReader, ...]] = ()
+NO_OTHERS: Final[Mapping[str, DatasetHandle]] = MappingProxyType({})
 OPEN: Final = (Classification.PUBLIC, Classification.INTERNAL)
 
 
@@ -220,6 +222,7 @@ def open_dataset(
     clock: Callable[[], datetime] = now,
     tables: Sequence[TableReader] = NO_TABLES,
     fresh: bool = False,
+    others: Mapping[str, DatasetHandle] = NO_OTHERS,
 ) -> DatasetHandle:
     """Open a declared dataset.
 
@@ -237,6 +240,8 @@ def open_dataset(
         clock: time of the version.
         tables: readers of lakes and databases; the first that takes the source reads it, on use.
         fresh: ask a lake or database again instead of taking the snapshot that is kept.
+        others: the declared datasets by name, for a source that adds columns to one of them; looked
+            into on use.
 
     Raises FalajError: nothing matches, or kinds of files are mixed.
     """
@@ -244,6 +249,9 @@ def open_dataset(
     files: Mapping[str, Path] | Callable[[], Snapshot]
     if reader is None:
         files = source_files(name, source, root=root, place=place)
+    elif isinstance(reader, JoiningReader):
+        joins, found = reader, partial(_other, name, source, others, tables)
+        files = partial(joins.joined, source, name=name, root=root, fresh=fresh, rows=found)
     else:
         files = partial(reader.snapshot, source, name=name, root=root, fresh=fresh)
     return DatasetHandle(
@@ -256,3 +264,29 @@ def open_dataset(
         memo=memo,
         clock=clock,
     )
+
+
+def _other(
+    name: str,
+    source: str,
+    others: Mapping[str, DatasetHandle],
+    tables: Sequence[TableReader],
+) -> DatasetHandle:
+    """The dataset that `source` adds columns to. Raises FalajError: unknown, or a circle."""
+    seen, at = [name], source
+    while (reader := next((one for one in tables if one.takes(at)), None)) is not None:
+        if not isinstance(reader, JoiningReader):
+            break
+        seen.append(reader.asks(at))
+        if seen[-1] not in others or seen[-1] in seen[:-1]:
+            known = ", ".join(other for other in others if other != name)
+            raise FalajError(
+                "data.bad-source",
+                f"dataset {seen[-2]}: {at!r} asks for the rows of {seen[-1]!r}",
+                why=f"datasets ask for each other: {' -> '.join(seen)}"
+                if seen[-1] in others
+                else f"declared are: {known or 'no others'}",
+                fix="name a dataset of falaj.toml that has the rows",
+            )
+        at = others[seen[-1]].source
+    return others[seen[1]]

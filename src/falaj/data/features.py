@@ -1,19 +1,22 @@
-"""Features as they were known at the time of a label: the point-in-time join."""
+"""Features as they were known at the time of a label, and as they are known now."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import timedelta
-from typing import Final
+from datetime import datetime, timedelta
+from typing import Final, NamedTuple
 
 import polars as pl
 
+from falaj.base import frames
 from falaj.base.errors import FalajError
+from falaj.ports.features import FeatureStore
 
-__all__ = ["as_of"]
+__all__ = ["Online", "as_of", "online"]
 
 ROW: Final = "__falaj_label"
 TIME: Final = "__falaj_time"
+WAIT: Final = timedelta(seconds=1)
 
 
 def as_of(
@@ -110,3 +113,66 @@ def _kind(dtype: pl.DataType) -> str:
     if dtype == pl.Date:
         return "date"
     return f"timestamp {getattr(dtype, 'time_zone', None)}" if dtype == pl.Datetime else ""
+
+
+class Online(NamedTuple):
+    """What a feature store knows now.
+
+    frame: the rows that were asked about, with the features of the service in its order; null where
+    nothing is known or it is too old. at: the same features, as times of the events that the values
+    are from. digest: of the service, to compare with that of training. now: by the store's clock.
+    """
+
+    frame: pl.DataFrame
+    at: pl.DataFrame
+    digest: str
+    now: datetime
+
+    def age(self) -> pl.DataFrame:
+        """How old each value is; null where nothing is known."""
+        return self.at.select(-(pl.all() - pl.lit(self.now)))
+
+    def stale(self, max_age: timedelta) -> pl.Series:
+        """Rows with a value that is older than this, or with none where one is asked for."""
+        old = self.age().select(pl.any_horizontal((pl.all() > max_age).fill_null(value=True)))
+        return old.to_series().alias("stale")
+
+
+def online(
+    store: FeatureStore,
+    service: str,
+    rows: pl.DataFrame,
+    *,
+    timeout: timedelta = WAIT,
+    expect: str = "",
+) -> Online:
+    """Look up what is known now about each row's entity.
+
+    Args:
+        store: such as `falaj.links.feast.store.FeastStore`.
+        service: the feature service that the model was trained with.
+        rows: with the join keys of the service; other columns stay beside the features.
+        timeout: of the whole question; the store's start counts too, unless it was started before.
+        expect: the digest of the service at training; another one is refused.
+
+    Returns:
+        The same columns in the same order, of the same types, as historical retrieval gives.
+
+    Raises FalajError: unknown service, entity column absent, another digest, no online store, late.
+    """
+    answer = store.online(service, rows.to_dicts(), timeout=timeout, expect=expect)
+    columns = answer.service.columns
+    twice = [name for name in columns if name in rows.columns]
+    if twice:
+        raise FalajError(
+            "data.column-twice",
+            f"column {twice[0]!r} is in the rows and in feature service {service}",
+            why="one would hide the other",
+            fix="ask with the join keys alone, or with full names",
+        )
+    values = [
+        pl.Series(name, answer.values[name], dtype=frames.dtype_of(kind), strict=False)
+        for name, kind in columns.items()
+    ]
+    times = [pl.Series(name, answer.at[name], dtype=pl.Datetime("us", "UTC")) for name in columns]
+    return Online(rows.hstack(values), pl.DataFrame(times), answer.service.digest, answer.now)

@@ -184,8 +184,9 @@ def handles(
     from falaj.data.odcs import read_contract
 
     region = project.project.region.split("-")[0]
-    return {
-        table.name: open_dataset(
+    made: dict[str, DatasetHandle] = {}
+    for table in project.datasets:
+        made[table.name] = open_dataset(
             table.name,
             table.source,
             root=root,
@@ -199,9 +200,9 @@ def handles(
             clock=clock,
             tables=tables,
             fresh=fresh,
+            others=made,
         )
-        for table in project.datasets
-    }
+    return made
 
 
 def executed(

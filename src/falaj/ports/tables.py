@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from falaj.base.snapshots import Snapshot
+from falaj.ports.datasets import Dataset
 
-__all__ = ["TableReader"]
+__all__ = ["JoiningReader", "TableReader"]
 
 
 class TableReader(Protocol):
@@ -25,4 +27,20 @@ class TableReader(Protocol):
 
         fresh: ask the engine again. Otherwise the snapshot that is kept, whoever made it; so that
         the processes of one run see the same rows. A source that names its version never changes.
+        """
+
+
+@runtime_checkable
+class JoiningReader(TableReader, Protocol):
+    """Its rows are those of another declared dataset, with columns more."""
+
+    def asks(self, source: str) -> str:
+        """The name of that dataset. Raises FalajError when the source is not well written."""
+
+    def joined(
+        self, source: str, *, name: str, root: Path, fresh: bool, rows: Callable[[], Dataset]
+    ) -> Snapshot:
+        """As `snapshot`. A snapshot that was made of other rows is never given.
+
+        rows: the dataset, as it is in this run.
         """

@@ -36,10 +36,16 @@ def supplies(root: Path) -> Supplies:
         from falaj.journeys.train import handles
         from falaj.links.database.reader import DatabaseTables
         from falaj.links.delta.reader import DeltaTables
+        from falaj.links.feast.reader import FeastTables
         from falaj.links.iceberg.reader import IcebergTables
 
         folder = root / ".falaj" / "snapshots"
-        tables = (DeltaTables(folder), IcebergTables(folder), DatabaseTables(folder))
+        tables = (
+            DeltaTables(folder),
+            IcebergTables(folder),
+            DatabaseTables(folder),
+            FeastTables(folder),
+        )
         return handles(project, root=root, memo=cache, clock=now, tables=tables)
 
     return Supplies(
