@@ -41,15 +41,21 @@ from falaj.ports.tables import TableReader
 from falaj.ports.tester import Tester
 
 if TYPE_CHECKING:
+    from falaj.facts.access import Permit
+    from falaj.facts.project import Project
+    from falaj.facts.runs import Run
+    from falaj.journeys.imports import Asked
+    from falaj.journeys.mirror import Mirroring
     from falaj.journeys.retrain import Due
     from falaj.journeys.watch import Watch
+    from falaj.ports.mirrors import Converter, Mirror, Registry
 
 __all__ = ["DUTIES", "STATE", "Works", "find_root"]
 
 OnStep = Callable[[str, str, float], None]
 STATE: Final = ".falaj"
 FILE: Final = "falaj.toml"
-DUTIES: Final = frozenset({"rollouts", "monitors", "learning"})
+DUTIES: Final = frozenset({"rollouts", "monitors", "learning", "mirror"})
 WATCH_EVERY_S: Final = 2.0
 LEASE_S: Final = 5.0  # what is written is fenced by revisions; the lease only saves double work
 
@@ -120,12 +126,70 @@ def secret(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def tracking(
+    project: Project, root: Path, ending: threading.Event
+) -> tuple[Mirror | None, Registry | None, Converter | None]:
+    """The tracking server of others, when the project names one. Nothing is connected yet."""
+    table = project.links.mlflow
+    if table is None:
+        return None, None, None
+    from falaj.links.mlflow.client import Client
+    from falaj.links.mlflow.mirror import MlflowMirror
+    from falaj.links.mlflow.registry import MlflowRegistry
+    from falaj.links.skops.convert import SkopsConverter
+
+    experiment = table.experiment or f"falaj/{project.project.name}"
+    shown = Client(table, root, stop=ending.is_set)
+    asked = Client(table, root)
+    return MlflowMirror(shown, experiment), MlflowRegistry(asked), SkopsConverter()
+
+
+class Beside:
+    """Turns of the mirror in a thread of their own, one at a time, with pauses while it fails."""
+
+    def __init__(self, mirroring: Mirroring, ending: threading.Event) -> None:
+        self._mirroring, self._ending = mirroring, ending
+        self._thread: threading.Thread | None = None
+        self._lines: list[str] = []
+        self._error: Exception | None = None
+        self._next = 0.0
+
+    def turn(self, *, wait: bool) -> list[str]:
+        """Begin one when it is time; what the last ones said. Raises what one of them raised."""
+        if (self._thread is None or not self._thread.is_alive()) and monotonic() >= self._next:
+            self.join()
+            self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+            self._thread.start()
+        if wait:
+            self.join()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        lines, self._lines = self._lines, []
+        return lines
+
+    def join(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _work(self) -> None:
+        try:
+            self._lines += self._mirroring.turn(self._ending.is_set)
+        except FalajError as error:
+            self._error = error
+        self._next = monotonic() + self._mirroring.wait_s
+
+
 class Works:
     """One project, wired: what the doors call journeys with."""
 
-    def __init__(self, ground: Ground, access: Access, store: SqlStore) -> None:
-        self.ground, self.access, self._store = ground, access, store
+    def __init__(
+        self, ground: Ground, access: Access, store: SqlStore, ending: threading.Event
+    ) -> None:
+        self.ground, self.access, self._store, self._ending = ground, access, store, ending
         self.name = f"worker-{ids.new()}"
+        self._mirror: Beside | None = None
         self._watch: Watch | None = None
         self._watched = 0.0
 
@@ -135,6 +199,8 @@ class Works:
     ) -> Works:
         """Open the project in `root`; make its workspace on first use. tell: hears of progress."""
         project = read_project(root / FILE)
+        ending = threading.Event()
+        mirror, registry, converter = tracking(project, root, ending)
         state = root / STATE
         state.mkdir(mode=0o700, exist_ok=True)
         store = SqlStore.open(state / "store.db")
@@ -164,24 +230,32 @@ class Works:
             sql=duckdb_engine(),
             tester=tester,
             evidence=evidence_readers,
+            mirror=mirror,
+            registry=registry,
+            converter=converter,
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()
-        return cls(ground, access, store)
+        return cls(ground, access, store, ending)
 
     def close(self) -> None:
         """Leave the leases to others at once: whoever comes next need not wait until they run out."""
+        self._ending.set()
+        if self._mirror is not None:
+            self._mirror.join()
+            self._store.release(Lease("mirror", self.name, 0, 0))
         if self._watch is not None:
             names = [f"environment/{name}" for name in self.ground.project.environments]
             for name in ("monitors", "learning", *names):
                 self._store.release(Lease(name, self.name, 0, 0))
         self._store.close()
 
-    def turn(self, duties: frozenset[str] = DUTIES) -> list[str]:
+    def turn(self, duties: frozenset[str] = DUTIES, *, wait: bool = True) -> list[str]:
         """One turn over everything that waits. Whatever it leaves is found by the next turn.
 
         duties: training takes minutes, so a worker of its own can do `learning` while another one
-        carries rollouts on.
+        carries rollouts on. wait: for what is done beside it, too, where somebody else's server
+        may be slow; otherwise the next turn says what came of it.
         """
         from falaj.journeys import roll_out
         from falaj.journeys.watch import Watch
@@ -198,6 +272,8 @@ class Works:
             with self.holding("learning"):
                 done += self.learn()
         self.ground.store.integrate()
+        if "mirror" in duties and self.ground.mirror is not None:
+            done += self._mirrored(wait=wait)
         return done
 
     @contextmanager
@@ -216,6 +292,24 @@ class Works:
         finally:
             ended.set()
             thread.join()
+
+    def _mirrored(self, *, wait: bool) -> list[str]:
+        """Beside everything else: a server of others that hangs never holds a rollout up."""
+        from falaj.journeys.mirror import Mirroring
+
+        if self._mirror is None:
+            self._mirror = Beside(Mirroring(self.ground, self.name), self._ending)
+        return self._mirror.turn(wait=wait)
+
+    def bring(self, permit: Permit, asked: Asked) -> Run:
+        """A model of another registry, under the same governance as one of our own."""
+        from falaj.journeys import imports, train
+
+        ground = self.ground
+        started = imports.started(ground, permit)
+        return train.recorded(
+            ground, permit, started, lambda datasets: imports.brought(ground, asked, datasets)
+        )
 
     def learn(self) -> list[str]:
         """Propose a retraining where one is due, or bring one a step further."""

@@ -19,8 +19,8 @@ FAMILY = {
 
 ROOMS = {
     "access", "api", "audit", "changes", "cli", "compliance", "config", "data", "demo",
-    "evaluation", "keys", "learning", "monitoring", "pipelines", "releases", "rollouts", "runs", "serving", "stats",
-    "store", "target", "testing",
+    "evaluation", "imports", "keys", "learning", "monitoring", "pipelines", "releases", "rollouts", "runs", "serving", "stats",
+    "store", "target", "testing", "tracking",
 }  # fmt: skip
 FILES = {"json", "toml", "md", "parquet", "db", "cedar", "py", "txt", "csv", "yaml", "jsonl"}
 

@@ -122,6 +122,7 @@ HEAVY = {  # package -> where it may be imported at all
         "links/feast/",
         "links/frames/",
         "links/iceberg/",
+        "links/skops/",
         "pipelines/model.py",
         "base/frames.py",
         "journeys/",
@@ -137,7 +138,8 @@ HEAVY = {  # package -> where it may be imported at all
     "pandera": (),
     "pointblank": (),
     "great_expectations": (),
-    "skl2onnx": ("links/frames/", "pipelines/"),
+    "skl2onnx": ("links/frames/", "links/skops/", "pipelines/"),
+    "skops": ("links/skops/",),
 }
 
 

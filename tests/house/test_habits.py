@@ -14,6 +14,7 @@ TESTS = ROOT / "tests"
 CATCH_ALL = {
     "serving/runtimes/onnx.py": "the engine's own classes cannot be imported by name",
     "serving/loading.py": "engines raise classes of their own",
+    "journeys/imports.py": "the engine's own classes cannot be imported by name",
     "evaluation/service.py": "a check or a model that breaks is a verdict: error",
     "doors/cli/main.py": "the top of a door",
     "doors/worker/mlflow.py": "the client library in a step is code of others",

@@ -33,6 +33,7 @@ WORDS: dict[str, Any] = {
     "RolloutTable.margin": 1.25,
     "RolloutTable.margins": {"latency": 1.5},
     "ProjectTable.region": "ae-az",
+    "MlflowTable.url": "https://mlflow.example.org",
     "Resource.authors": ["01PERSON"],
 }
 BY_NAME: dict[str, Any] = {"region": "ae", "name": "a-name", "country": "AE"}

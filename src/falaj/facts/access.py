@@ -41,6 +41,7 @@ class Action(enum.StrEnum):
     EXPORT_EVIDENCE = "export-evidence"
     MANAGE_ACCESS = "manage-access"
     SWEEP = "sweep"
+    IMPORT_MODEL = "import-model"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

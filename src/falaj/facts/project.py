@@ -24,6 +24,8 @@ __all__ = [
     "LabelsTable",
     "LatencyTable",
     "LearningTable",
+    "LinksTable",
+    "MlflowTable",
     "ModelTable",
     "MonitorsTable",
     "MoveTable",
@@ -362,6 +364,50 @@ class PipelinesTable(Fact, frozen=True, kw_only=True):
     ] = 0
 
 
+Shown = Literal["params", "metrics", "plots", "models"]
+
+
+class MlflowTable(Fact, frozen=True, kw_only=True):
+    """A tracking server of others: shows what happens here, and models are imported from it."""
+
+    url: Annotated[
+        str,
+        _is(
+            "Address of the tracking server; plain HTTP on this machine alone.",
+            "an address that begins with https://",
+            pattern=r"^https?://[^\s/?#@]+(/[^\s?#@]*)?$",
+        ),
+    ]
+    region: Annotated[
+        Region,
+        _is("Its jurisdiction; what may not be there is not shown there.", min_length=1),
+    ]
+    what: Annotated[
+        tuple[Shown, ...],
+        _is("What is shown there; an empty list: nothing, and models can still be imported."),
+    ] = ("params", "metrics", "plots", "models")
+    experiment: Annotated[
+        str, _is("The experiment that runs are shown in; nothing: falaj/ and the project's name.")
+    ] = ""
+    token_file: Annotated[
+        str,
+        _is("A file with the bearer token, relative to falaj.toml; never the token itself."),
+    ] = ""
+    user: Annotated[
+        str, _is("For basic authentication: the account whose password `token_file` holds.")
+    ] = ""
+
+    def __post_init__(self) -> None:
+        if self.user and not self.token_file:
+            raise ValueError("user: its password is read from token_file, which is not there")
+
+
+class LinksTable(Fact, frozen=True, kw_only=True):
+    """Systems of others that this project speaks to."""
+
+    mlflow: MlflowTable | None = None
+
+
 class Policy(Fact, frozen=True, kw_only=True):
     """Rules on their own, as `falaj gate --what-if FILE` reads them.
 
@@ -381,6 +427,7 @@ class Project(Fact, frozen=True, kw_only=True):
     monitors: MonitorsTable = MonitorsTable()
     learning: LearningTable = LearningTable()
     pipelines: PipelinesTable = PipelinesTable()
+    links: LinksTable = LinksTable()
 
     def __post_init__(self) -> None:
         names = [dataset.name for dataset in self.datasets]

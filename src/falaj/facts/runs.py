@@ -20,6 +20,7 @@ __all__ = [
     "Environment",
     "Image",
     "KeptFile",
+    "Origin",
     "Plot",
     "Run",
     "RunStatus",
@@ -163,6 +164,25 @@ class Environment(Fact, frozen=True, kw_only=True):
     platform: str = ""
 
 
+class Origin(Fact, frozen=True, kw_only=True):
+    """Where an imported model came from, and what was said of it there: claims, never evidence.
+
+    files: path -> digest at first sight; the other server keeps none. claimed: metrics.
+    said: parameters and source as the other server has them.
+    """
+
+    server: str
+    name: str
+    version: str
+    model_id: str = ""
+    run_id: str = ""
+    mlflow_version: str = ""
+    flavor: str = ""
+    files: dict[str, str] = {}
+    claimed: dict[str, float] = {}
+    said: dict[str, str] = {}
+
+
 class Run(Fact, frozen=True, kw_only=True):
     id: str
     project: str
@@ -184,6 +204,7 @@ class Run(Fact, frozen=True, kw_only=True):
     error: str = ""
     parent: str = ""  # the run whose parameters and seed it took (`falaj run --from`)
     process: str = ""  # that runs it: where it is gone, the run was interrupted
+    origin: Origin | None = None  # of an imported model; such a run trained nothing
 
     def _repr_html_(self) -> str:
         """What a notebook shows: at most 20 KB, without script."""

@@ -9,6 +9,7 @@ from falaj.base import canonical, digests, dsse
 from falaj.base.errors import Conflict, FalajError, NotFound
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
+from falaj.compliance.rules import joined
 from falaj.facts.access import Permit
 from falaj.facts.changes import Change, ChangeState
 from falaj.facts.checks import GateReport
@@ -200,18 +201,7 @@ def latency_file(report: GateReport) -> dict[str, bytes]:
 
 def label_of(ground: Ground, run: Run) -> Label:
     """The strictest label of what it was made from; where nothing is said, the project's region."""
-    region = ground.project.project.region.split("-")[0]
-    labels = [d.label for d in run.datasets]
-    order = list(type(labels[0].classification)) if labels else []
-    countries = [set(label.countries) for label in labels if label.countries]
-    purposes = [set(label.purposes) for label in labels if label.purposes]
-    return Label(
-        classification=max((x.classification for x in labels), key=order.index)
-        if labels
-        else Label().classification,
-        countries=tuple(sorted(set.intersection(*countries))) if countries else (region,),
-        purposes=tuple(sorted(set.intersection(*purposes))) if purposes else (),
-    )
+    return joined([d.label for d in run.datasets], ground.project.project.region)
 
 
 def model_of(ground: Ground, run: Run) -> ModelVersion:

@@ -55,7 +55,9 @@ def due(ground: Ground) -> Due | None:
         alert = ground.store.get(Alert, proposal.alert).fact
         release = ground.store.get(Release, alert.release).fact
         last = ground.store.get(Run, release.run).fact
-        parameters = rules.next_parameters(last.parameters, ground.project.learning)
+        # Parameters of an imported model are words of another program; the pipeline's own begin.
+        known = {} if last.origin is not None else last.parameters
+        parameters = rules.next_parameters(known, ground.project.learning)
         return Due(step, proposal, alert, parameters)
     return None
 

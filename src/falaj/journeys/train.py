@@ -32,7 +32,7 @@ from falaj.ports.tables import TableReader
 if TYPE_CHECKING:
     from falaj.data.datasets import DatasetHandle
 
-__all__ = ["contracts", "explain", "named", "run"]
+__all__ = ["contracts", "explain", "named", "recorded", "run"]
 
 ONNX: Final = "model/"
 MEMO: Final = "contract-report/1"
@@ -70,13 +70,33 @@ def run(
         process=process.owner_here(),
         parent=parent,
     )
+    return recorded(
+        ground,
+        permit,
+        started,
+        lambda datasets: executed(
+            ground, started, datasets=datasets, only=only, fail_fast=fail_fast
+        ),
+    )
+
+
+def recorded(
+    ground: Ground,
+    permit: Permit,
+    started: Run,
+    make: Callable[[Mapping[str, DatasetHandle]], PipelineOutcome],
+) -> Run:
+    """Write a run down, hold the contracts, let `make` do the work, write down how it ended.
+
+    A model in its outcome becomes a model version in the same transaction. Raises the failure.
+    """
     with ground.store.begin() as unit:
         unit.add(started)
         unit.append(ground.event("run.started", permit.person, f"run/{started.id}", {}))
     try:
         datasets = opened(ground, fresh=True)
         must_hold(ground, datasets)
-        outcome = executed(ground, started, datasets=datasets, only=only, fail_fast=fail_fast)
+        outcome = make(datasets)
     except FalajError as error:
         ended(ground, permit, started, None, error)
         raise
@@ -269,6 +289,7 @@ def ended(
             steps=outcome.steps,
             metrics=outcome.metrics,
             result=outcome.result,
+            origin=outcome.origin,
         )
     if ground.runs is not None:
         # First: rows of a run that never got here would only be found by nobody.

@@ -14,7 +14,7 @@ import msgspec
 from falaj.base.errors import FalajError
 from falaj.base.time import now
 from falaj.facts.data import DatasetVersion
-from falaj.facts.runs import Artifact, Environment, StepRun, StepStatus
+from falaj.facts.runs import Artifact, Environment, Origin, StepRun, StepStatus
 from falaj.pipelines.attempt import Bench, Here
 from falaj.pipelines.closure import Scanner
 from falaj.pipelines.codecs import BytesCodec, JsonCodec, PathCodec, choose
@@ -38,6 +38,7 @@ class PipelineOutcome:
     """What a run made. error: the failure of a step, told from the user's line; None when all ran.
 
     result: the artifact that the pipeline returned. datasets: versions that steps were bound to.
+    origin: of a model that was imported, and not made here.
     """
 
     pipeline: str
@@ -47,6 +48,7 @@ class PipelineOutcome:
     metrics: dict[str, float] = field(default_factory=dict)
     datasets: tuple[DatasetVersion, ...] = ()
     error: FalajError | None = None
+    origin: Origin | None = None
 
     @property
     def executed(self) -> int:

@@ -17,6 +17,7 @@ from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import Executor
+from falaj.ports.mirrors import Converter, Mirror, Registry
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
 from falaj.ports.runs import Runs
@@ -44,6 +45,7 @@ class Ground:
     on_step: hears of (step, `planned | running | retried | executed | cached | failed | skipped`, seconds).
     tables: readers of lakes and databases. runs: points and search; without it none are kept.
     evidence: readers of other tools' results. tester: runs the project's own tests.
+    mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
 
     root: Path
@@ -69,6 +71,9 @@ class Ground:
     runs: Runs | None = None
     evidence: Callable[[], tuple[EvidenceReader, ...]] = tuple
     tester: Callable[[], Tester] | None = None
+    mirror: Mirror | None = None
+    registry: Registry | None = None
+    converter: Converter | None = None
 
     @property
     def name(self) -> str:

@@ -10,7 +10,7 @@ from falaj.facts.checks import CheckResult, GateReport, shown_word
 from falaj.facts.data import Label
 from falaj.facts.models import Schema, Tensor
 from falaj.facts.releases import DatasetRef
-from falaj.facts.runs import Run
+from falaj.facts.runs import Origin, Run
 
 __all__ = ["NOTES", "card"]
 
@@ -74,7 +74,8 @@ def card(
                 ("Pipeline", run.pipeline),
                 ("Code", _code(run)),
                 ("Seed", str(run.seed)),
-                ("Trained", time.text(run.started)),
+                ("Trained" if run.origin is None else "Imported", time.text(run.started)),
+                *imported(run.origin),
                 *((f"Parameter {key}", str(run.parameters[key])) for key in sorted(run.parameters)),
             ],
         ),
@@ -126,6 +127,19 @@ def card(
             "",
         ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def imported(origin: Origin | None) -> list[tuple[str, str]]:
+    """Where it came from; its metrics there are claims, and named so."""
+    if origin is None:
+        return []
+    return [
+        ("Origin", f"{origin.server} {origin.name}/{origin.version}, {origin.flavor}"),
+        *(
+            (f"Claimed there, never checked: {name}", _number(origin.claimed[name]))
+            for name in sorted(origin.claimed)
+        ),
+    ]
 
 
 def _results(results: Sequence[CheckResult]) -> list[str]:

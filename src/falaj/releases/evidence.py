@@ -10,7 +10,7 @@ from typing import Any
 from falaj.base import canonical, digests
 from falaj.facts.attestations import GATE, PROVENANCE, statement
 from falaj.facts.checks import GateReport
-from falaj.facts.runs import Run
+from falaj.facts.runs import Origin, Run
 
 __all__ = ["file_names", "gate_statements", "provenance_statement"]
 
@@ -48,7 +48,7 @@ def gate_statements(report: GateReport, *, name: str) -> list[dict[str, Any]]:
 def provenance_statement(
     run: Run, *, name: str, tree: str, builder: str, isolation: str = "none"
 ) -> dict[str, Any]:
-    """SLSA provenance v1 of one training run.
+    """SLSA provenance v1 of one training run, or of the import of a model.
 
     isolation: `none` where training and signing share a user, which is SLSA level 1.
     """
@@ -62,6 +62,14 @@ def provenance_statement(
     ]
     if run.code.commit:
         inputs.append({"name": "source", "digest": {"gitCommit": run.code.commit}})
+    if run.origin is not None:
+        inputs += [
+            {
+                "name": f"{run.origin.name}/{run.origin.version}/{path}",
+                "digest": {"sha256": digest.removeprefix("sha256:")},
+            }
+            for path, digest in sorted(run.origin.files.items())
+        ]
     if digests.is_digest(run.environment.lock):
         lock = run.environment.lock.removeprefix("sha256:")
         inputs.append({"name": "environment.lock", "digest": {"sha256": lock}})
@@ -71,14 +79,16 @@ def provenance_statement(
         tree,
         {
             "buildDefinition": {
-                "buildType": "falaj:train/v1",
+                "buildType": "falaj:train/v1" if run.origin is None else "falaj:import/v1",
                 "externalParameters": {
                     "pipeline": run.pipeline,
                     "commit": run.code.commit,
                     "dirty": run.code.dirty,
                     "params": run.parameters,
                     "seed": run.seed,
-                },
+                }
+                if run.origin is None
+                else claimed(run.origin),
                 "internalParameters": {"isolation": isolation},
                 "resolvedDependencies": inputs,
             },
@@ -92,6 +102,21 @@ def provenance_statement(
             },
         },
     )
+
+
+def claimed(origin: Origin) -> dict[str, Any]:
+    """What is known of a model that was not trained here: where it came from, and no more.
+
+    Its metrics are not among it: they are nobody's evidence.
+    """
+    return {
+        "server": origin.server,
+        "name": origin.name,
+        "version": origin.version,
+        "model_id": origin.model_id,
+        "run_id": origin.run_id,
+        "flavor": origin.flavor,
+    }
 
 
 def file_names(envelopes: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:

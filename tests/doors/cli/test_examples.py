@@ -24,6 +24,8 @@ READ_ONLY = (
     "falaj serve .falaj/releases/flight-delay/1.0.0",
     "falaj serve release/ --trust trust.json --port 9000",
     "falaj worker --duty rollouts --duty monitors",
+    "falaj import mlflow models:/loan@champion --evaluation rows --label y",
+    "falaj import mlflow loan/3 --evaluation rows --label y --where held=1 --json",
 )
 
 # Stories of (example, exit code). Each begins in a place of its own.

@@ -20,6 +20,7 @@ from falaj.doors.api.routes import (
     changes,
     data,
     gates,
+    imports,
     monitoring,
     releases,
     rollouts,
@@ -37,8 +38,8 @@ __all__ = ["VERSION", "create"]
 
 VERSION = "1"
 PAGES = (
-    *(access, audit, changes, data, gates, monitoring, releases, rollouts, runs, status, sweep),
-    tests,
+    *(access, audit, changes, data, gates, imports, monitoring, releases, rollouts, runs, status),
+    *(sweep, tests),
 )
 
 

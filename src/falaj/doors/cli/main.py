@@ -27,6 +27,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
         "Check and profile datasets; take in other suites; propose and compare contracts.",
     ),
     "test": ("Build", "Run the project's own tests of its data and models."),
+    "import": ("Build", "Bring a model of another registry under governance."),
     "gate": ("Build", "Tell whether a model would pass, and why not."),
     "waive": ("Build", "Let an inconclusive check through, with reason and expiry."),
     "release": ("Release", "Create, list and show signed releases."),

@@ -32,7 +32,7 @@ def work(
     wait = every
     while not (stop and stop.is_set()):
         try:
-            for line in works.turn(duties):
+            for line in works.turn(duties, wait=once):
                 say(f"{instants.text(instants.now())} {line}")
             wait = every
         except Conflict:

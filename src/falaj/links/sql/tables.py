@@ -24,6 +24,7 @@ from falaj.facts.access import Principal
 from falaj.facts.changes import Approval, Change
 from falaj.facts.checks import GateReport
 from falaj.facts.data import SuiteReport
+from falaj.facts.mirrors import MirrorState
 from falaj.facts.models import AliasMove, ModelVersion
 from falaj.facts.monitoring import Alert, MonitorState, Proposal, Window
 from falaj.facts.releases import Release
@@ -92,6 +93,7 @@ FAMILIES: Final[dict[type[Fact], Family]] = {
     Proposal: family("proposal", "model", "alert"),
     SuiteReport: family("suite_report", "dataset", "version"),
     TestReport: family("test_report", "tree"),
+    MirrorState: family("mirror_state"),
 }
 
 event = Table(

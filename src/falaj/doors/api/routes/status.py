@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Final
 
 import msgspec
@@ -14,7 +15,7 @@ from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.rollouts import Deployment, LiveMove, Rollout
 from falaj.facts.serving import Observed, ObservedServer
 
-__all__ = ["ROUTES", "EnvironmentStatus", "Status"]
+__all__ = ["ROUTES", "EnvironmentStatus", "LinkStatus", "Status"]
 
 
 class EnvironmentStatus(msgspec.Struct):
@@ -24,12 +25,26 @@ class EnvironmentStatus(msgspec.Struct):
     servers: list[ObservedServer]
 
 
+class LinkStatus(msgspec.Struct):
+    """A server of others. waiting: items that it has not been shown. trouble: why, and since when."""
+
+    link: str
+    url: str
+    region: str
+    waiting: int
+    refused: int
+    refusal: str
+    trouble: str
+    since: datetime | None
+
+
 class Status(msgspec.Struct):
     project: str
     environments: list[EnvironmentStatus]
     waiting: list[Change]
     rollouts: list[Rollout]
     alerts: list[Alert]
+    links: list[LinkStatus] = []
 
 
 @get("/status", needs=Action.READ, on=ResourceKind.PROJECT)
@@ -59,7 +74,31 @@ def show_status(works: Works, permit: Permit) -> Status:
         waiting=waiting,
         rollouts=roll_out.unfinished(ground),
         alerts=ground.store.find(Alert, state=AlertState.OPEN, limit=50),
+        links=links(works),
     )
+
+
+def links(works: Works) -> list[LinkStatus]:
+    """What is told from the store alone; nobody is asked over a network."""
+    table = works.ground.project.links.mlflow
+    if table is None:
+        return []
+    from falaj.journeys import mirror
+
+    works.ground.store.integrate()  # what has no place in the log yet waits as well
+    state = mirror.state_of(works.ground, table)
+    return [
+        LinkStatus(
+            link=state.id,
+            url=table.url,
+            region=table.region,
+            waiting=mirror.waiting(works.ground, table),
+            refused=state.refused,
+            refusal=state.refusal,
+            trouble=state.trouble,
+            since=state.since,
+        )
+    ]
 
 
 def newest(moves: list[LiveMove]) -> list[LiveMove]:

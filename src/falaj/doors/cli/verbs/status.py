@@ -41,6 +41,9 @@ def command(ctx: click.Context, machine: bool) -> None:
         for server in environment["servers"]:
             if server["problem"]:
                 click.echo(f"  problem     {server['name']}: {server['problem']}")
+    for link in found["links"]:
+        for line in told(link):
+            click.echo(f"  warning     {link['link']}: {line}")
     live = [
         (
             move["model"],
@@ -58,6 +61,17 @@ def command(ctx: click.Context, machine: bool) -> None:
     else:
         click.echo("nothing is live yet; next: falaj run")
     return None
+
+
+def told(link: dict[str, Any]) -> list[str]:
+    """What is amiss with a server of others. It never holds anything up here."""
+    lines = []
+    if link["trouble"]:
+        behind = f"{link['waiting']} item(s) wait for it" if link["waiting"] else "nothing waits"
+        lines.append(f"{link['trouble']}, since {terminal.ago(link['since'])}; {behind}")
+    if link["refused"]:
+        lines.append(f"{link['refused']} item(s) are not shown there; the last: {link['refusal']}")
+    return lines
 
 
 def health(servers: list[dict[str, Any]]) -> str:
