@@ -273,6 +273,24 @@ def test_a_promoted_release_is_registered_and_the_alias_follows(prepared, tmp_pa
     assert len(server.versions) == 2
 
 
+def test_a_model_whose_bytes_were_altered_is_shown_to_nobody(prepared, tmp_path, server, at):
+    root = walks.copied(prepared, tmp_path / "loans")
+    toml = loans.TOML.replace("steps_pct", 'strategy = "direct"\nsteps_pct')
+    (root / "falaj.toml").write_text(toml + linked(server, more='what = ["models"]'))
+    by = at(root)
+    walks.turn(by, walks.start(by, "1.0.0"))
+    first = {r.version: r for r in by.works.ground.store.find(Release)}["1.0.0"]
+    model = by.works.ground.store.get(ModelVersion, first.model_version).fact
+    digest = model.files["model.onnx"].removeprefix("sha256:")
+    (blob,) = [
+        p for p in (root / ".falaj" / "blobs").rglob("*") if digest.endswith(p.name) and p.is_file()
+    ]
+    walks.flip(blob)
+    (said,) = by.works.turn(MIRROR)
+    assert "gone or were altered" in said
+    assert (server.versions, server.files) == ([], {})
+
+
 # --- the other way ---
 
 

@@ -27,6 +27,7 @@ from falaj.facts.project import MlflowTable
 from falaj.facts.releases import Release
 from falaj.facts.runs import Plot, Run, RunStatus
 from falaj.facts.wire import decode
+from falaj.ports.blobs import BlobMissing
 from falaj.ports.ground import Ground
 from falaj.ports.mirrors import Away, Mirror, Refused, ShownRelease, ShownRun
 from falaj.ports.store import Kept
@@ -93,6 +94,8 @@ class Mirroring:
             why = str(refused)
         except NotFound as gone:
             why = str(gone)
+        except BlobMissing:
+            why = "bytes of it are gone or were altered, and are shown to nobody"
         now = state_of(ground, table)
         after = replace(now, cursor=place, trouble="", since=None)
         after = (
