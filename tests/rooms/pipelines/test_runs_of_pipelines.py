@@ -483,7 +483,6 @@ def test_names_of_the_author_are_lazy_and_cheap():
         "features",
         "Model",
         "Picture",
-        "evidence",
         "keep",
         "log",
         "map",
