@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from sqlalchemy import event, text
 
 from falaj.base.errors import FalajError
@@ -296,3 +297,28 @@ def test_packed_points_come_back(points):
 def test_bytes_that_are_no_points():
     with pytest.raises(ValueError):
         unpack(pack([series("a", 3)]) + b"more")
+
+
+def test_what_steps_said_is_found_unless_the_pipeline_has_a_parameter_of_that_name(store):
+    from falaj.facts.runs import StepRun, StepStatus
+
+    said = {
+        "depth": "6",
+        "eta": "1e-1",
+        "kind": "tree",
+        "void": "nan",
+        "month": "7",
+        "long": "9" * 300,
+    }
+    step = StepRun(
+        step="fit", key="k", parts={}, status=StepStatus.EXECUTED, why="", started=AT, params=said
+    )
+    one = replace(run(1, parameters={"month": 4}), steps=(step,))
+    add(store, one)
+    store.runs().record(one, [])
+    for asked, found in {
+        "params.depth = 6": 1, "params.depth = '6'": 1, "params.eta < 0.2": 1, "params.kind = 'tree'": 1,
+        "params.void > 0": 0, "params.void = 'nan'": 1, "params.month = 4": 1, "params.month = 7": 0,
+        "params.long > 0": 0,
+    }.items():  # fmt: skip
+        assert len(store.runs().search(parse(asked), None, limit=9)) == found, asked

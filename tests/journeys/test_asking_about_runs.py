@@ -210,6 +210,24 @@ def test_a_cached_step_shows_what_it_kept_when_it_ran(project):
     assert all(step["peak_mb"] > 5 for step in runs[0]["steps"])
 
 
+def test_a_kept_file_is_written_out_once_and_missed_when_it_is_gone(project):
+    root, runs, _ = project
+    words = ("runs", "file", runs[0]["id"], "fit", "trees/first.svg")
+    assert falaj(root, *words).returncode == 0
+    assert (root / "first.svg").read_bytes().startswith(b"<svg")
+    again = falaj(root, *words)
+    assert again.returncode != 0 and "--write" in again.stderr
+    absent = falaj(root, *words[:-1], "../first.svg")
+    assert absent.returncode != 0 and "runs.no-file" in absent.stderr
+    (step,) = [one for one in runs[0]["steps"] if one["step"] == "fit"]
+    digest = step["files"]["trees/first.svg"].removeprefix("sha256:")
+    blob = root / ".falaj" / "blobs" / digest[:2] / digest[2:]
+    blob.rename(root / "away")
+    gone = falaj(root, *words, "--write", "again.svg")
+    (root / "away").rename(blob)
+    assert gone.returncode != 0 and "runs.file-gone" in gone.stderr
+
+
 def test_the_page_of_a_failed_run_escapes_what_was_said(project):
     root, _, _ = project
     found = said(root, "runs", "list", "status = failed and params.depth = 13", "--json")["data"][0]
