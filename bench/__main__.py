@@ -7,6 +7,7 @@ from importlib import import_module
 
 NAMES = {
     "data": "twenty checks on 3.4 million flights, against a hand-written query and three tools",
+    "pipelines": "cost, cache and code changes of pipelines, against seven engines",
     "startup": "CPU of --help, status and import, against MLflow and ZenML",
     "journey": "wall and CPU of each stage of the demo",
     "stats": "false rollbacks and detection against other rules; drift against Evidently; gates",

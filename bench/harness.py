@@ -114,6 +114,17 @@ def once(
     command: Sequence[str | Path], *, at: Path, env: Mapping[str, str], codes: Sequence[int] = (0,)
 ) -> Cost:
     """Run a command once. Raises RuntimeError with the end of its output when it fails."""
+    cost, code, said = heard(command, at=at, env=env)
+    if code not in codes:
+        name = Path(str(command[0])).name
+        raise RuntimeError(f"{name} ended with {code}:\n{said[-2000:]}")
+    return cost
+
+
+def heard(
+    command: Sequence[str | Path], *, at: Path, env: Mapping[str, str]
+) -> tuple[Cost, int, str]:
+    """Run a command once: what it cost, its exit code, all that it printed."""
     with tempfile.TemporaryFile() as out:
         begun = time.perf_counter()
         child = subprocess.Popen(
@@ -127,14 +138,11 @@ def once(
         _, status, used = os.wait4(child.pid, 0)
         wall = time.perf_counter() - begun
         child.returncode = os.waitstatus_to_exitcode(status)
-        if child.returncode not in codes:
-            out.seek(0)
-            said = out.read().decode(errors="replace")[-2000:]
-            name = Path(str(command[0])).name
-            raise RuntimeError(f"{name} ended with {child.returncode}:\n{said}")
-    return Cost(
-        wall_s=wall, cpu_s=used.ru_utime + used.ru_stime, rss_mb=used.ru_maxrss / 1024, runs=1
-    )
+        out.seek(0)
+        said = out.read().decode(errors="replace")
+    cpu = used.ru_utime + used.ru_stime
+    cost = Cost(wall_s=wall, cpu_s=cpu, rss_mb=used.ru_maxrss / 1024, runs=1)
+    return cost, child.returncode, said
 
 
 def interleaved(
