@@ -44,9 +44,16 @@ def test_each_answer_of_the_served_release_is_timed(house, prober):
     # This model calls its one input x, so the name comes from the served release.
     made = house.release("1")
     found = prober.time_answers(made.folder, house.trust, "delay", ROWS, 150)
-    assert found.shape == (150,)
-    assert found.dtype == np.int64
-    assert (found > 0).all()
+    assert found.us.shape == (150,)
+    assert found.us.dtype == np.int64
+    assert (found.us > 0).all()
+
+
+def test_the_memory_of_the_server_is_told_not_that_of_who_asks(house, prober):
+    ballast = np.ones(60_000_000)  # 480 MB here must not show there
+    found = prober.time_answers(house.release("1").folder, house.trust, "delay", ROWS, 50)
+    del ballast
+    assert 10 < found.ready_mb <= found.peak_mb < 400
 
 
 def test_files_of_the_working_folder_are_not_the_server_s_modules(
@@ -55,7 +62,7 @@ def test_files_of_the_working_folder_are_not_the_server_s_modules(
     (tmp_path / "numpy.py").write_text("raise RuntimeError('the wrong numpy')\n")
     monkeypatch.chdir(tmp_path)
     made = house.release("1")
-    assert len(prober.time_answers(made.folder, house.trust, "delay", ROWS, 10)) == 10
+    assert len(prober.time_answers(made.folder, house.trust, "delay", ROWS, 10).us) == 10
 
 
 def no_signature(house):

@@ -1,6 +1,8 @@
-"""Latency of the served release: the upper bound of its 99th percentile."""
+"""The served release under one load: the upper bound of its p99, and the memory it takes."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,11 +11,13 @@ from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.project import LatencyTable
 from falaj.stats.special import bdtr
 
-__all__ = ["check_latency", "rank_bounds"]
+__all__ = ["LOAD", "MEMORY", "check_latency", "check_memory", "rank_bounds"]
 
 GATE = "latency"
 QUANTILES = (0.5, 0.9, 0.95, 0.99)
 TAIL = 0.05
+LOAD = "one connection, one row a request"
+MEMORY = "memory_mb"
 
 
 def rank_bounds(n: int, q: float) -> tuple[int, int | None]:
@@ -28,8 +32,13 @@ def rank_bounds(n: int, q: float) -> tuple[int, int | None]:
     return max(low, 0), high if high < n else None
 
 
-def check_latency(us: NDArray[np.int64], table: LatencyTable) -> CheckResult:
-    """us: microseconds of single answers, one load, after warm-up."""
+def check_latency(
+    us: NDArray[np.int64], table: LatencyTable, memory_mb: Mapping[str, float] | None = None
+) -> CheckResult:
+    """us: microseconds of single answers, one load, after warm-up.
+
+    memory_mb: `ready` and `peak` of the server process, kept beside the times.
+    """
     ordered = np.sort(us)
     n, limit = len(ordered), table.p99_ms
     requirement = f"upper bound of p99 < {limit:g} ms"
@@ -67,7 +76,42 @@ def check_latency(us: NDArray[np.int64], table: LatencyTable) -> CheckResult:
         unit="ms",
         n=n,
         n_needed=299 if upper is None else None,
-        details={"thresholds_us": rising(thresholds)},
+        details={"thresholds_us": rising(thresholds), "load": LOAD}
+        | ({MEMORY: dict(memory_mb)} if memory_mb else {}),
+    )
+
+
+def check_memory(memory_mb: Mapping[str, float] | None, limit: float, n: int) -> CheckResult:
+    """The most that the server process held while it gave n answers: one number, all of it seen."""
+    check, requirement = f"{GATE}.memory", f"peak < {limit:g} MB"
+    peak = (memory_mb or {}).get("peak")
+    if peak is None:
+        return CheckResult(
+            check=check,
+            gate=GATE,
+            verdict=Verdict.INCONCLUSIVE,
+            reason="this machine does not tell how much memory a process holds",
+            requirement=requirement,
+            limit=limit,
+            unit="MB",
+            n=n,
+        )
+    ready = (memory_mb or {}).get("ready")
+    at_first = "" if ready is None else f", {ready:.0f} MB before the first question"
+    return CheckResult(
+        check=check,
+        gate=GATE,
+        verdict=Verdict.PASS if peak < limit else Verdict.FAIL,
+        reason=f"at most {peak:.0f} MB over {n} answers{at_first}",
+        metric="peak memory of the server process",
+        value=peak,
+        low=peak,
+        high=peak,
+        limit=limit,
+        requirement=requirement,
+        unit="MB",
+        n=n,
+        details={"load": LOAD, MEMORY: dict(memory_mb or {})},
     )
 
 

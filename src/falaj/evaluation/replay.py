@@ -12,10 +12,17 @@ import numpy as np
 from msgspec.structs import replace
 
 from falaj.evaluation.bias import RATES, told
+from falaj.evaluation.latency import MEMORY, check_memory
 from falaj.evaluation.quality import JUDGED
 from falaj.evaluation.robustness import name_of
 from falaj.facts.checks import CheckResult, GateReport, Verdict
-from falaj.facts.project import BiasTable, GatesTable, QualityTable, RobustnessTable
+from falaj.facts.project import (
+    BiasTable,
+    GatesTable,
+    LatencyTable,
+    QualityTable,
+    RobustnessTable,
+)
 from falaj.stats.fairness import axes_of, ratio_gate
 
 __all__ = ["replay"]
@@ -57,9 +64,19 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
                 return []
             return [bounded(result, BELOW, robustness.max_drop)]
         case "latency":
-            return [bounded(result, BELOW, latency.p99_ms)] if latency else []
+            return served(result, latency) if latency else []
         case _:
             return [result]
+
+
+def served(result: CheckResult, table: LatencyTable) -> list[CheckResult]:
+    """The times under the new limit; memory stands beside them, whether a limit asked or not."""
+    if result.check == "latency.memory":
+        return []  # decided again from what stands beside the times
+    again = [bounded(result, BELOW, table.p99_ms)]
+    if table.max_memory_mb is not None and MEMORY in result.details:
+        again.append(check_memory(result.details[MEMORY], table.max_memory_mb, result.n))
+    return again
 
 
 def bounded(result: CheckResult, side: str, limit: float) -> CheckResult:
@@ -135,6 +152,8 @@ def unmeasured(
         wanted += [("robustness", name_of(p)) for p in gates.robustness.missing]
     if gates.latency is not None:
         wanted.append(("latency", "latency.p99"))
+        if gates.latency.max_memory_mb is not None:
+            wanted.append(("latency", "latency.memory"))
     known = [result.check for result in results]
     return [
         CheckResult(

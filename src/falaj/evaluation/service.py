@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 
 import numpy as np
@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from falaj.evaluation.bias import check_bias
-from falaj.evaluation.latency import check_latency
+from falaj.evaluation.latency import check_latency, check_memory
 from falaj.evaluation.quality import check_against_champion, check_quality
 from falaj.evaluation.robustness import check_missing, name_of
 from falaj.evaluation.sets import EvaluationSet, Scorer
@@ -44,11 +44,13 @@ def measure(
     on_check: OnCheck,
     suites: Sequence[CheckResult] = (),
     tests: Sequence[CheckResult] = (),
+    memory_mb: Mapping[str, float] | None = None,
 ) -> GateReport:
     """champion: scores the candidate's own rows; None when nothing is live yet.
 
     reuse: candidates that these rows have judged before. subject: digest of the model's files.
     suites: what other tools found in the data. tests: what the project's own tests say.
+    memory_mb: `ready` and `peak` of the process that gave the answers which were timed.
     """
     limit = HALF if threshold is None else threshold
     results: list[CheckResult] = []
@@ -96,7 +98,10 @@ def measure(
                 keep([guarded_missing(candidate, scores, score, pattern, robustness)])
     latency = gates.latency
     if latency is not None and latencies_us is not None:
-        make("latency", lambda: [check_latency(latencies_us, latency)])
+        make("latency", lambda: [check_latency(latencies_us, latency, memory_mb)])
+        most = latency.max_memory_mb
+        if most is not None:
+            make("latency", lambda: [check_memory(memory_mb, most, len(latencies_us))])
     return GateReport(
         subject=subject,
         policy=policy,

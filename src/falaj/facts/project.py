@@ -157,6 +157,17 @@ class LatencyTable(Fact, frozen=True, kw_only=True):
         float, _is("Milliseconds that 99 % of single answers stay below.", gt=0, le=60000)
     ]
     requests: Annotated[int, _is("Answers that are timed.", ge=100, le=1_000_000)] = 2000
+    max_memory_mb: (
+        Annotated[
+            float,
+            _is(
+                "Megabytes that the server process stays below under this load.",
+                gt=0,
+                le=10_000_000,
+            ),
+        ]
+        | None
+    ) = None
 
 
 class GatesTable(Fact, frozen=True, kw_only=True):

@@ -26,6 +26,7 @@ from falaj.facts.runs import Code, Run
 from falaj.facts.testing import TestReport
 from falaj.facts.wire import decode, digest
 from falaj.ports.ground import Ground
+from falaj.ports.prober import Timing
 from falaj.releases import build, sign
 from falaj.serving.runtimes.scoring import scorer
 
@@ -45,10 +46,10 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
     rows, x = evaluation_rows(ground, model)
     release, champion = champion_of(ground, model.model)
     ground.tell(f"gate: {len(x.y):,} held-out rows, {len(table.requires)} gates")
-    latencies: NDArray[np.int64] | None = None
+    served: Timing | None = None
     broken: tuple[CheckResult, ...] = ()
     if "latency" in table.requires:
-        latencies, broken = timed(ground, run, model, rows)
+        served, broken = timed(ground, run, model, rows)
     report = service.measure(
         candidate=x,
         score=scorer(ground.blobs.get(model.files["model.onnx"]), model.schema),
@@ -59,7 +60,8 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         required=table.requires,
         contracts=contract_reports(ground, run),
         security=security_checks(ground, model),
-        latencies_us=latencies,
+        latencies_us=served.us if served else None,
+        memory_mb=memory_of(served),
         reuse=reuse(ground, model.evaluation),
         subject=model.tree,
         policy=gate_rules.policy_digest(ground.project.gates, table.requires),
@@ -244,7 +246,7 @@ def reuse(ground: Ground, evaluation: str) -> int:
 
 def timed(
     ground: Ground, run: Run, model: ModelVersion, rows: NDArray[np.float32]
-) -> tuple[NDArray[np.int64] | None, tuple[CheckResult, ...]]:
+) -> tuple[Timing | None, tuple[CheckResult, ...]]:
     """Answer times, or the check that says why there are none: the other gates are still decided."""
     try:
         return served_latencies(ground, run, model, rows), ()
@@ -255,9 +257,14 @@ def timed(
         )
 
 
+def memory_of(served: Timing | None) -> dict[str, float]:
+    told = {"ready": served.ready_mb, "peak": served.peak_mb} if served else {}
+    return {name: round(mb, 1) for name, mb in told.items() if mb is not None}
+
+
 def served_latencies(
     ground: Ground, run: Run, model: ModelVersion, rows: NDArray[np.float32]
-) -> NDArray[np.int64]:
+) -> Timing:
     """Answer times of the model as it is really served: a draft release in a server of its own.
 
     The draft is signed by a key that lives as long as this measurement, so nobody else loads it.

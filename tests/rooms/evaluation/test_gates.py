@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from falaj.evaluation import rules
 from falaj.evaluation.bias import check_bias
-from falaj.evaluation.latency import check_latency, rank_bounds
+from falaj.evaluation.latency import check_latency, check_memory, rank_bounds
 from falaj.evaluation.quality import check_against_champion, check_quality
 from falaj.evaluation.robustness import check_robustness, matching
 from falaj.evaluation.service import measure
@@ -271,6 +271,22 @@ LATENCIES = {
 def test_latency_decides_on_the_bound_of_p99(us, limit, verdict):
     found = check_latency(np.asarray(us, np.int64), LatencyTable(p99_ms=limit))
     assert found.verdict is verdict
+
+
+MEMORIES = {  # MB told by the machine, limit -> verdict
+    "below": ({"ready": 70.0, "peak": 90.0}, 100.0, Verdict.PASS),
+    "at the limit": ({"ready": 70.0, "peak": 100.0}, 100.0, Verdict.FAIL),
+    "no books before": ({"peak": 90.0}, 100.0, Verdict.PASS),
+    "a machine that does not tell": ({}, 100.0, Verdict.INCONCLUSIVE),
+}
+
+
+@pytest.mark.parametrize(("told", "limit", "verdict"), MEMORIES.values(), ids=MEMORIES)
+def test_memory_is_the_most_that_the_server_held(told, limit, verdict):
+    found = check_memory(told, limit, 2000)
+    assert found.verdict is verdict
+    assert found.gate == "latency"
+    assert found.value == told.get("peak")
 
 
 def test_frozen_thresholds_rise_strictly():

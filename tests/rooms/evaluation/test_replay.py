@@ -44,7 +44,7 @@ def gates(**limits) -> GatesTable:
         quality=QualityTable(at_least=at["auc"], margin_to_champion=0.02),
         bias=BiasTable(group="who", at_least=at["tpr"]),
         robustness=RobustnessTable(missing=("noise", "signal"), max_drop=at["drop"]),
-        latency=LatencyTable(p99_ms=at["ms"]),
+        latency=LatencyTable(p99_ms=at["ms"], max_memory_mb=limits.get("mb")),
     )
 
 
@@ -56,7 +56,7 @@ def measured(table: GatesTable) -> GateReport:
         candidate=rows(), score=score, threshold=0.5, champion=score, champion_release="sha256:c",
         gates=table, required=REQUIRED, contracts=(), security=(),
         latencies_us=np.full(1000, 900), reuse=0, subject="sha256:t", policy="sha256:p", now=NOW,
-        on_check=lambda _: None,
+        on_check=lambda _: None, memory_mb={"ready": 70.0, "peak": 90.5},
     )  # fmt: skip
 
 
@@ -68,6 +68,8 @@ POLICIES = {
     "stricter on groups": {"tpr": 0.99},
     "more loss allowed": {"drop": 0.45},
     "faster": {"ms": 0.5},
+    "enough memory": {"mb": 100.0},
+    "too little memory": {"mb": 90.5},
 }
 
 

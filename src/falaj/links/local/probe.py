@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from falaj.base.errors import FalajError
+from falaj.ports.prober import Timing
 
 if TYPE_CHECKING:
     import numpy as np
@@ -39,7 +40,7 @@ class LocalProber:
 
     def time_answers(
         self, folder: Path, trust: Path, model: str, rows: NDArray[np.float32], requests: int
-    ) -> NDArray[np.int64]:
+    ) -> Timing:
         import numpy as np
 
         if not len(rows):
@@ -56,7 +57,9 @@ class LocalProber:
             )
             try:
                 host, port = address(child)
-                return np.array(timed(host, port, model, rows, requests), dtype=np.int64)
+                ready = memory_mb(child.pid, "VmRSS")
+                us = np.array(timed(host, port, model, rows, requests), dtype=np.int64)
+                return Timing(us, ready, memory_mb(child.pid, "VmHWM"))
             except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
                 stop(child)
                 why = said(words) or f"{type(error).__name__}: {error}"
@@ -74,6 +77,20 @@ def said(words: IO[bytes]) -> str:
     """The end of what the server complained about."""
     words.seek(0)
     return words.read().decode(errors="replace")[-2000:].strip()
+
+
+def memory_mb(pid: int, field: str) -> float | None:
+    """MB of a living process, from Linux's own books; None elsewhere.
+
+    VmRSS is what it holds now, VmHWM the most it ever held. Not `ru_maxrss`: that one begins with
+    the size of the process that started it.
+    """
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split() for line in lines if line.startswith(f"{field}:")]
+    return int(found[0][1]) * 1024 / 1e6 if found else None
 
 
 def stop(child: subprocess.Popen[bytes]) -> None:
