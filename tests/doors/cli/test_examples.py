@@ -48,6 +48,8 @@ PREPARED = (
     ("falaj run", 0),
     ("falaj gate", 0),
     ("falaj gate --explain --write gate.xml", 0),
+    ("falaj model explain", 0),
+    ('falaj model explain latest --together "a|b" --html explanation.html', 0),
     ("falaj release create --version 1.1.0", 0),
     ("falaj release create", 0),
     ("falaj release list", 0),

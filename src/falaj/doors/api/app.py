@@ -21,6 +21,7 @@ from falaj.doors.api.routes import (
     data,
     gates,
     imports,
+    models,
     monitoring,
     releases,
     rollouts,
@@ -39,7 +40,7 @@ __all__ = ["VERSION", "create"]
 VERSION = "1"
 PAGES = (
     *(access, audit, changes, data, gates, imports, monitoring, releases, rollouts, runs, status),
-    *(sweep, tests),
+    *(models, sweep, tests),
 )
 
 

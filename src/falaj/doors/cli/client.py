@@ -192,11 +192,14 @@ def read_token() -> str:
 
 
 def connect(
-    ctx: click.Context, *, on_step: Callable[[str, str, float], None] | None = None
+    ctx: click.Context,
+    *,
+    on_step: Callable[[str, str, float], None] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> Client:
     """The client for this command: remote with FALAJ_URL, embedded otherwise.
 
-    on_step: hears of the steps of a run in this process.
+    on_step: hears of the steps of a run in this process. tell: hears how far a long walk is.
     """
     identity = (ctx.find_root().obj or {}).get("as")
     url = os.environ.get("FALAJ_URL")
@@ -205,7 +208,8 @@ def connect(
     from falaj.app import Works
 
     root = project_root()
-    works = Works.open(root) if on_step is None else Works.open(root, on_step=on_step)
+    heard: dict[str, Any] = {"on_step": on_step, "tell": tell}
+    works = Works.open(root, **{name: who for name, who in heard.items() if who is not None})
     ctx.call_on_close(works.close)
     return Embedded(works, identity)
 

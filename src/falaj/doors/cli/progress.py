@@ -9,9 +9,10 @@ from typing import Final
 
 import click
 
-__all__ = ["OnStep", "line", "watching"]
+__all__ = ["OnStep", "line", "telling", "watching"]
 
 OnStep = Callable[[str, str, float], None]
+EVERY_S: Final = 2.0
 COLOURS: Final = {"executed": "green", "cached": "dim", "failed": "red", "retried": "yellow"}
 
 
@@ -20,6 +21,27 @@ def line(step: str, status: str, seconds: float) -> str:
 
 
 QUIET: Final = ("planned", "running")  # not worth a line of their own
+
+
+@contextmanager
+def telling() -> Iterator[Callable[[str], None]]:
+    """Yield who hears how far a long walk is: one line that changes, or at most one in 2 s."""
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.text import Text
+
+        with Console(stderr=True).status("looking") as status_line:
+            yield lambda words: status_line.update(Text(words))
+        return
+    last = -EVERY_S
+
+    def plain(words: str) -> None:
+        nonlocal last
+        if time.monotonic() - last >= EVERY_S:
+            last = time.monotonic()
+            click.echo(f"  {words}", err=True)
+
+    yield plain
 
 
 @contextmanager

@@ -1,0 +1,103 @@
+"""falaj model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from falaj.doors.cli import terminal
+from falaj.doors.cli.client import connect
+
+__all__ = ["command"]
+
+PAGE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.group("model")
+def command() -> None:
+    """Look into a model: what moves its answers."""
+
+
+@command.command
+@click.argument("run", required=False, default="")
+@click.option(
+    "--together",
+    multiple=True,
+    metavar="PATTERN",
+    help="Columns that are shuffled together, such as `dep_*|arr_*`; several are allowed.",
+)
+@click.option("--metric", default="", help="What is lost; the quality gate's when not said.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of all draws.")
+@click.option(
+    "--repeats", type=click.IntRange(1, 100), default=5, show_default=True, help="Shuffles of each."
+)
+@click.option(
+    "--rows", type=click.IntRange(1, 1_000_000), default=2000, show_default=True, help="At most."
+)
+@click.option("--html", "page", type=PAGE, help="Also write a page with pictures.")
+@terminal.json_option
+@click.pass_context
+def explain(
+    ctx: click.Context,
+    run: str,
+    together: tuple[str, ...],
+    metric: str,
+    seed: int,
+    repeats: int,
+    rows: int,
+    page: Path | None,
+    machine: bool,
+) -> None:
+    """Tell which columns move the answers, and how.
+
+    Of the newest run's model when none is named.
+
+    \b
+    Examples:
+      falaj model explain
+      falaj model explain latest --together "a|b" --html explanation.html
+    """
+    from falaj.doors.cli.progress import telling
+
+    with telling() as tell:
+        found = connect(ctx, tell=tell).post(
+            "/explanations",
+            {
+                "run": run,
+                "metric": metric,
+                "together": list(together),
+                "seed": seed,
+                "repeats": repeats,
+                "rows": rows,
+            },
+        )
+    if page is not None:
+        write_page(page, found)
+    if machine:
+        return terminal.as_json("model-explanation", found)
+    terminal.table(
+        [
+            (one["name"], f"{one['value']:.4f}", bounds(one), ", ".join(one["alike"]))
+            for one in found["importances"]
+        ],
+        ("column", f"loss of {found['metric']}", "95 % bounds", "says nearly the same as"),
+    )
+    click.echo(f"{found['metric']} {found['baseline']:.4f} on {found['rows']:,} rows")
+    return None
+
+
+def bounds(one: dict[str, Any]) -> str:
+    return "too few rows" if one["low"] is None else f"[{one['low']:.4f}, {one['high']:.4f}]"
+
+
+def write_page(page: Path, found: dict[str, Any]) -> None:
+    import msgspec
+
+    from falaj.base.files import write_atomic
+    from falaj.evaluation.pages import explanation_page
+    from falaj.facts.explanations import Explanation
+
+    write_atomic(page, explanation_page(msgspec.convert(found, Explanation)).encode())
+    click.echo(f"wrote {page}", err=True)
