@@ -1,12 +1,22 @@
-"""What a model looks at, as a page of its own."""
+"""What a model looks at, and how two differ, as pages of their own."""
 
 from __future__ import annotations
 
-from falaj.base.charts import Band, Line, chart, interval, short
-from falaj.base.sheets import Html, digest, h, join, sheet, table
-from falaj.facts.explanations import Dependence, Explanation, Importance
+from collections.abc import Sequence
 
-__all__ = ["explanation_page", "explanation_parts"]
+from falaj.base.charts import Band, Line, bars, chart, interval, short
+from falaj.base.sheets import Html, digest, h, join, sheet, table, verdict
+from falaj.facts.explanations import (
+    Comparison,
+    Dependence,
+    Explanation,
+    Importance,
+    Pair,
+    Served,
+    Sketch,
+)
+
+__all__ = ["comparison_page", "explanation_page", "explanation_parts"]
 
 SURE = 0.05
 
@@ -78,7 +88,10 @@ def losses(found: Explanation) -> Html:
 
 
 def meaning(one: Importance) -> str:
+    harms = one.high is not None and one.high < 0
     words = "matters" if matters(one) else "not proven to matter"
+    if harms:
+        words = "the metric is better with it shuffled: ask why"
     if len(one.columns) > 1:
         words += f"; {', '.join(one.columns)} shuffled together"
     if one.alike:
@@ -120,4 +133,140 @@ def made(found: Explanation) -> Html:
             ("Seed", str(found.seed)),
             ("Answers of the model", f"{found.scored:,}"),
         ),
+    )
+
+
+# --- two models ---
+
+
+def comparison_page(found: Comparison) -> str:
+    """Candidate against champion: one page without script, every text escaped."""
+    title = f"{found.candidate} against {found.champion}"
+    return sheet(
+        title,
+        [
+            Html(f"<h1>{h(title)}</h1>"),
+            Html(f'<p class="lead">{h(in_words(found))}</p>'),
+            Html(
+                f"<section><h2>On the same {found.rows:,} rows</h2>{pairs(found.metrics)}"
+                '<p class="muted">Differences are candidate less champion, paired row by row; '
+                "bounds are one-sided, 95 % each. A gate asks for a margin; here only which way "
+                "the data point.</p></section>"
+            ),
+            Html(
+                '<section><h2>Pictures</h2><div class="pics">'
+                f"{join(pictures(found.sketches))}</div></section>"
+            ),
+            Html(f"<section><h2>Slices</h2>{slices(found)}</section>"),
+            Html(f"<section><h2>Served</h2>{served(found.served)}</section>"),
+            Html(f'<p class="muted">Held-out rows {digest(found.evaluation)}</p>'),
+        ],
+    )
+
+
+def in_words(found: Comparison) -> str:
+    by = {kind: [p for p in found.metrics if p.word == kind] for kind in ("better", "worse")}
+    told = [f"{kind} in {', '.join(p.name for p in some)}" for kind, some in by.items() if some]
+    harmed = [one.name for one in found.slices if one.word == "worse"]
+    if harmed:
+        told.append(f"worse where {', '.join(harmed[:3])}")
+    return f"The candidate is {'; '.join(told)}." if told else "No difference is proven."
+
+
+def pairs(found: Sequence[Pair]) -> Html:
+    """In relative width: each row has its own span, as metrics have their own units."""
+    return table(
+        ("", "Candidate", "Champion", "Difference", "95 % bounds", "", "Rows", ""),
+        (
+            (
+                one.name,
+                short(one.candidate),
+                short(one.champion),
+                short(one.difference),
+                f"{short(one.low)} to {short(one.high)}" if one.low is not None else "too few rows",
+                forest(one, found),
+                f"{one.n:,}",
+                verdict(one.word),
+            )
+            for one in found
+        ),
+        "-nnnnfn-",
+    )
+
+
+def forest(one: Pair, among: Sequence[Pair]) -> Html:
+    same = [p for p in among if p.metric == one.metric]
+    ends = [v for p in same for v in (p.low, p.high, p.difference) if v is not None]
+    widest = max((abs(v) for v in ends), default=0.0) or 1.0
+    if one.low is None:
+        return Html("")
+    return interval(one.difference, one.low, one.high, (-widest, widest), limit=0.0)
+
+
+def slices(found: Comparison) -> Html:
+    if not found.slices:
+        return Html(
+            "<p>The held-out rows have no columns beside the model's inputs. Return them with the "
+            "rows to compare slices.</p>"
+        )
+    return Html(
+        f"{pairs(found.slices)}"
+        '<p class="muted">Accuracy. A word counts all slices together (Holm); below 50 rows '
+        "nothing is said.</p>"
+    )
+
+
+def pictures(found: Sequence[Sketch]) -> list[Html]:
+    kinds = "ab"
+    half = [Line("", (0.0, 1.0), (0.0, 1.0), "ref")]
+    unit = (0.0, 1.0)
+    return [
+        chart(
+            "ROC",
+            [
+                *half,
+                *(Line(s.name, s.roc_x, s.roc_y, k) for k, s in zip(kinds, found, strict=False)),
+            ],
+            across="false positive rate",
+            up="true positive rate",
+            x_range=unit,
+            y_range=unit,
+        ),
+        *(
+            chart(
+                f"Reliability of {s.name}",
+                [*half, Line(s.name, s.told, s.happened, k, dots=True)],
+                across="mean score",
+                up="share of yes",
+                bands=[Band("95 %", s.told, s.low, s.high)],
+            )
+            for k, s in zip(kinds, found, strict=False)
+        ),
+        scores(found),
+    ]
+
+
+def scores(found: Sequence[Sketch]) -> Html:
+    """Distributions on the edges of the first; others only where theirs are the same."""
+    edges = found[0].edges
+    same = [(s.name, s.shares) for s in found if s.edges == edges]
+    return bars("Where the scores lie", edges, same, across="score", up="share of the rows")
+
+
+def served(found: Sequence[Served]) -> Html:
+    if not any(one.p99_ms is not None for one in found):
+        return Html("<p>Neither was timed: require the gate <code>latency</code>.</p>")
+    return table(
+        ("", "p99, ms", "95 % bounds, ms", "Peak memory, MB", "Answers"),
+        (
+            (
+                one.name,
+                short(one.p99_ms) or "not timed",
+                f"{short(one.low) or 'open'} to {short(one.high) or 'open'}" if one.n else "",
+                short(one.peak_mb) or "not told",
+                f"{one.n:,}",
+            )
+            for one in found
+        ),
+        "-nnnn",
     )

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from falaj.facts.wire import Fact
 
-__all__ = ["Dependence", "Explanation", "Importance"]
+__all__ = [
+    "Comparison",
+    "Dependence",
+    "Explanation",
+    "Importance",
+    "Pair",
+    "Served",
+    "Sketch",
+]
 
 
 class Importance(Fact, frozen=True, kw_only=True):
@@ -64,3 +72,66 @@ class Explanation(Fact, frozen=True, kw_only=True):
     scored: int
     importances: tuple[Importance, ...]  # the largest loss first
     dependences: tuple[Dependence, ...]
+
+
+class Pair(Fact, frozen=True, kw_only=True):
+    """One number of two models on the same rows.
+
+    difference: candidate less champion. low, high: its one-sided 95 % bounds; None without enough
+    rows. p: of "not worse", adjusted over all slices (Holm), where slices are compared.
+    word: better | worse | no difference yet | no data.
+    """
+
+    name: str  # a metric, or `column=value` of a slice
+    metric: str
+    candidate: float | None = None
+    champion: float | None = None
+    difference: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    n: int = 0
+    word: str = "no data"
+
+
+class Sketch(Fact, frozen=True, kw_only=True):
+    """One model's answers in pictures: ROC, reliability, and where the scores lie.
+
+    told, happened: mean score and share of yes in bins of equal mass. low, high: 95 % bounds of the
+    share. shares: of the rows in each bin of `edges`.
+    """
+
+    name: str
+    roc_x: tuple[float, ...]
+    roc_y: tuple[float, ...]
+    told: tuple[float, ...]
+    happened: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+    edges: tuple[float, ...]
+    shares: tuple[float, ...]
+
+
+class Served(Fact, frozen=True, kw_only=True):
+    """How a model answered when it was served for its gate."""
+
+    name: str
+    p99_ms: float | None = None
+    low: float | None = None
+    high: float | None = None
+    peak_mb: float | None = None
+    n: int = 0
+
+
+class Comparison(Fact, frozen=True, kw_only=True):
+    """Two models on the same held-out rows: the candidate's."""
+
+    candidate: str
+    champion: str
+    evaluation: str
+    rows: int
+    positives: int
+    metrics: tuple[Pair, ...]
+    slices: tuple[Pair, ...]
+    sketches: tuple[Sketch, ...]
+    served: tuple[Served, ...] = ()

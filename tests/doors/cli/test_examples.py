@@ -52,6 +52,8 @@ PREPARED = (
     ('falaj model explain latest --together "a|b" --html explanation.html', 0),
     ("falaj release create --version 1.1.0", 0),
     ("falaj release create", 0),
+    ("falaj model compare --with 1.0.0", 0),
+    ("falaj model compare latest --with 1.0.0 --html comparison.html", 0),
     ("falaj release list", 0),
     ("falaj release list --json", 0),
     ("falaj release show 1.0.0", 0),

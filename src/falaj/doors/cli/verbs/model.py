@@ -17,7 +17,7 @@ PAGE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group("model")
 def command() -> None:
-    """Look into a model: what moves its answers."""
+    """Look into models: what moves one, how two differ."""
 
 
 @command.command
@@ -86,6 +86,54 @@ def explain(
     )
     click.echo(f"{found['metric']} {found['baseline']:.4f} on {found['rows']:,} rows")
     return None
+
+
+@command.command
+@click.argument("run", required=False, default="")
+@click.option("--with", "other", default="", metavar="VERSION", help="A release or run; else live.")
+@click.option("--html", "page", type=PAGE, help="Also write a page with pictures.")
+@terminal.json_option
+@click.pass_context
+def compare(ctx: click.Context, run: str, other: str, page: Path | None, machine: bool) -> None:
+    """Compare a run's model with what is live, on the same rows.
+
+    \b
+    Examples:
+      falaj model compare --with 1.0.0
+      falaj model compare latest --with 1.0.0 --html comparison.html
+    """
+    found = connect(ctx).post("/comparisons", {"run": run, "other": other})
+    if page is not None:
+        import msgspec
+
+        from falaj.base.files import write_atomic
+        from falaj.evaluation.pages import comparison_page
+        from falaj.facts.explanations import Comparison
+
+        write_atomic(page, comparison_page(msgspec.convert(found, Comparison)).encode())
+        click.echo(f"wrote {page}", err=True)
+    if machine:
+        return terminal.as_json("model-comparison", found)
+    terminal.table(
+        [
+            (
+                p["name"],
+                terminal.mark(p["word"]),
+                number(p["candidate"]),
+                number(p["champion"]),
+                number(p["difference"]),
+                bounds(p),
+            )
+            for p in (*found["metrics"], *found["slices"])
+        ],
+        ("", "", "candidate", "champion", "difference", "95 % bounds"),
+    )
+    click.echo(f"{found['candidate']} against {found['champion']}, {found['rows']:,} rows")
+    return None
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
 
 
 def bounds(one: dict[str, Any]) -> str:
