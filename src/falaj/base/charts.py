@@ -39,7 +39,7 @@ class Band(NamedTuple):
 
 
 def short(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+    return "" if value is None else f"{value + 0.0:.4g}"  # no -0
 
 
 def chart(

@@ -6,12 +6,15 @@ unless it is `Html`, which only this module and `charts` make from escaped parts
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
 __all__ = ["MARKS", "Html", "bdi", "digest", "h", "join", "sheet", "table", "verdict"]
 
+# Control signs and lone surrogates: no page may hold them, and UTF-8 neither.
+UNSPEAKABLE: Final = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'"
 MARKS: Final = {
     "pass": "✓",
@@ -125,10 +128,11 @@ def sheet(
 ) -> str:
     """The whole page. parts: markup, or text that is escaped."""
     turned = ' dir="rtl"' if from_right else ""
-    return (
+    page = (
         f'<!doctype html>\n<html lang="{escape(language)}"{turned}><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width,initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
         f"<title>{escape(title)}</title><style>{STYLE}</style></head><body><main>"
         f"{join(parts)}</main></body></html>\n"
     )
+    return UNSPEAKABLE.sub("\N{REPLACEMENT CHARACTER}", page)

@@ -16,7 +16,7 @@ from falaj.facts.explanations import (
     Sketch,
 )
 
-__all__ = ["comparison_page", "explanation_page", "explanation_parts"]
+__all__ = ["comparison_page", "explanation_page", "explanation_parts", "pictures"]
 
 SURE = 0.05
 

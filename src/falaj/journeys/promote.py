@@ -10,20 +10,28 @@ from falaj.base.errors import Conflict, FalajError, NotFound
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
 from falaj.compliance.rules import joined
+from falaj.evaluation import pages
+from falaj.evaluation.comparison import sketch
 from falaj.facts.access import Permit
 from falaj.facts.changes import Change, ChangeState
 from falaj.facts.checks import GateReport
 from falaj.facts.data import Label
+from falaj.facts.explanations import Explanation
 from falaj.facts.models import ModelVersion
 from falaj.facts.releases import DatasetRef, Manifest, Release
 from falaj.facts.rollouts import LiveMove
 from falaj.facts.runs import Run
+from falaj.facts.wire import decode
 from falaj.ports.ground import Ground
 from falaj.releases import build, evidence, sign, verify
 from falaj.releases.card import card
+from falaj.releases.cardpage import LANGUAGES, card_page
 from falaj.releases.mlbom import mlbom
+from falaj.serving.runtimes.scoring import scorer
 
 __all__ = [
+    "CARDS",
+    "card_of",
     "look_at",
     "newest_run",
     "open_change",
@@ -34,6 +42,8 @@ __all__ = [
 ]
 
 RELEASE_SIGNER: Final = "release-signer"
+CARDS: Final = {"markdown": "card.md", "en": "card.html", "ar": "card.ar.html"}
+EXPLAINED: Final = "explanation-of/1"
 GATE_SIGNER: Final = "gate-runner"
 BUILD_SIGNER: Final = "builder"
 
@@ -134,6 +144,10 @@ def written(
             "intended_use": ground.project.model.intended_use,
         },
     }
+    kept = ground.cache.memo(EXPLAINED, model.tree)
+    found = decode(Explanation, kept.encode()) if kept else None
+    moved = pages.explanation_parts(found) if found else []
+    drawn = pictures_of(ground, model)
     bill = mlbom(
         **{name: value for name, value in shared.items() if name != "threshold"},
         tree=model.tree,
@@ -163,10 +177,52 @@ def written(
             environment_lock=lock,
             reference={name: ground.blobs.get(d) for name, d in model.reference.items()}
             | latency_file(report),
-            card=card(**shared, run=run),
+            card=card(**shared, run=run, explained=found is not None),
+            pages={
+                CARDS[language]: card_page(
+                    **shared, run=run, language=language, pictures=drawn, moved=moved
+                )
+                for language in LANGUAGES
+            },
             mlbom=bill,
             evidence=sealed(ground, run, model, report),
         )
+
+
+def pictures_of(ground: Ground, model: ModelVersion) -> list[Any]:
+    """ROC, reliability and scores on the held-out rows; nothing where there is no yes and no."""
+    import numpy as np
+    import polars as pl
+
+    frame = pl.read_parquet(ground.blobs.get(model.evaluation))
+    y = frame["y"].to_numpy().astype(np.float64)
+    if len(np.unique(y)) != 2 or not np.isin(y, (0, 1)).all():
+        return []
+    columns = [column.name for column in model.schema.inputs[0].columns]
+    x = frame.select(columns).to_numpy().astype(np.float32, order="C")
+    score = scorer(ground.blobs.get(model.files["model.onnx"]), model.schema)(x)
+    if score.shape != y.shape or not np.isfinite(score).all():
+        return []
+    return list(pages.pictures((sketch(y, score, model.id),)))
+
+
+def card_of(ground: Ground, known: Release, form: str) -> bytes:
+    """The card as it was signed. Raises when anything in the release's folder differs."""
+    if form not in CARDS:
+        raise NotFound("api.no-such-form", f"got {form!r}, expected {', '.join(CARDS)}")
+    found = verify.verify_release(
+        ground.root / known.folder, ground.keys.trust(), release_id=known.id, now=ground.now()
+    )
+    if not found.holds or found.manifest is None:
+        raise verify.refusal(found.findings, known.version)
+    if CARDS[form] not in found.manifest.files:
+        raise NotFound(
+            "releases.no-card",
+            f"{known.version} has no {CARDS[form]}",
+            why="it was made before cards had this form",
+            fix="falaj release card VERSION shows its card in Markdown",
+        )
+    return (ground.root / known.folder / CARDS[form]).read_bytes()
 
 
 def sealed(

@@ -43,16 +43,18 @@ def build(
     card: str,
     mlbom: Mapping[str, Any],
     evidence: Sequence[Mapping[str, Any]],
+    pages: Mapping[str, str] | None = None,
 ) -> Manifest:
     """Write the release into `folder`, which appears complete or not at all. Unsigned.
 
     model_files: path below model/ -> file. reference: path below reference/ -> bytes. evidence:
-    sealed envelopes about the digest of model/. A folder that holds the very same release is left
+    sealed envelopes about the digest of model/. pages: name -> the card in other forms. A folder that holds the very same release is left
     as it is. Raises Conflict when it holds another one, FalajError for names that may not be.
     """
     parts: dict[str, bytes | Path] = {
         "environment.lock": environment_lock,
         "card.md": card.encode(),
+        **{name: page.encode() for name, page in (pages or {}).items()},
         "mlbom.cdx.json": canonical.dumps(mlbom) + b"\n",
         **{f"{bundle.MODEL}{name}": path for name, path in model_files.items()},
         **{f"reference/{name}": data for name, data in reference.items()},

@@ -12,7 +12,7 @@ from falaj.facts.models import Schema, Tensor
 from falaj.facts.releases import DatasetRef
 from falaj.facts.runs import Origin, Run
 
-__all__ = ["NOTES", "card"]
+__all__ = ["NOTES", "card", "memory_of"]
 
 # What only people can say: key of the project file -> heading. Order of the card.
 NOTES: Final[Mapping[str, str]] = {
@@ -53,8 +53,12 @@ def card(
     datasets: Sequence[DatasetRef],
     label: Label,
     notes: Mapping[str, str],
+    explained: bool = True,
 ) -> str:
-    """The same facts give the same text. notes: words of people under the keys of NOTES."""
+    """The same facts give the same text. notes: words of people under the keys of NOTES.
+
+    explained: whether somebody asked what moves the answers.
+    """
     missing = [title for key, title in NOTES.items() if not notes.get(key, "").strip()]
     lines = [f"# Model card: {_line(model)} {_line(version)}", ""]
     for key, title in NOTES.items():
@@ -104,6 +108,9 @@ def card(
         BOUNDS,
         "",
     ]
+    memory = memory_of(report)
+    if memory is not None:
+        lines += [f"Peak memory while it was timed: {memory:.0f} MB.", ""]
     for gate in sorted({*report.required, *(result.gate for result in report.results)}):
         asked = "required" if gate in report.required else "not required"
         results = [result for result in report.results if result.gate == gate]
@@ -126,6 +133,8 @@ def card(
             "Nobody has stated: " + ", ".join(title.lower() for title in missing) + ".",
             "",
         ]
+    if not explained:
+        lines += ["" if missing else "## Missing\n", "What moves its answers: nobody has asked."]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -140,6 +149,15 @@ def imported(origin: Origin | None) -> list[tuple[str, str]]:
             for name in sorted(origin.claimed)
         ),
     ]
+
+
+def memory_of(report: GateReport) -> float | None:
+    """MB that the served draft held at most, where it was measured."""
+    for result in report.results:
+        peak = result.details.get("memory_mb", {}).get("peak")
+        if peak is not None:
+            return float(peak)
+    return None
 
 
 def _results(results: Sequence[CheckResult]) -> list[str]:

@@ -15,7 +15,7 @@ from falaj.facts.access import Action, ResourceKind, Role
 READING = {Action.READ, Action.EXPORT_EVIDENCE}
 FILL = {
     "change": "CHG-0001", "environment": "production", "verb": "pause", "model": "flight-delay",
-    "release": "1.0.0", "report": "x", "run": "latest", "rollout": "RO-0001", "path": "x",
+    "release": "1.0.0", "report": "x", "form": "markdown", "run": "latest", "rollout": "RO-0001", "path": "x",
 }  # fmt: skip
 
 

@@ -54,6 +54,8 @@ PREPARED = (
     ("falaj release create", 0),
     ("falaj model compare --with 1.0.0", 0),
     ("falaj model compare latest --with 1.0.0 --html comparison.html", 0),
+    ("falaj release card", 0),
+    ("falaj release card 1.0.0 --html card.html", 0),
     ("falaj release list", 0),
     ("falaj release list --json", 0),
     ("falaj release show 1.0.0", 0),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import msgspec
+from litestar import Response
 
 from falaj.app import Works
 from falaj.doors.api.route import Limit, get, post
@@ -48,4 +49,13 @@ def show_release(works: Works, release: str) -> ReleaseView:
     return ReleaseView(found, manifest, findings)
 
 
-ROUTES: Final = (create_release, list_releases, show_release)
+@get("/releases/{release:str}/card/{form:str}", needs=Action.READ, on=ResourceKind.PROJECT)
+def show_card(works: Works, release: str, form: str) -> Response[bytes]:
+    """The model card as it was signed: markdown, en or ar (pages); verified again now."""
+    from falaj.journeys import promote
+
+    card = promote.card_of(works.ground, promote.release_named(works.ground, release), form)
+    return Response(card, media_type="text/markdown" if form == "markdown" else "text/html")
+
+
+ROUTES: Final = (create_release, list_releases, show_release, show_card)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from falaj.base.errors import Exit
@@ -87,3 +89,44 @@ def show(ctx: click.Context, release: str, machine: bool) -> None:
         if not found["findings"]:
             click.echo(f"{terminal.mark('pass')}  digests and signature hold")
     ctx.exit(Exit.UNVERIFIED if found["findings"] else Exit.OK)
+
+
+@command.command
+@click.argument("release", required=False, default="")
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Write the page."
+)
+@click.option(
+    "--language",
+    type=click.Choice(["en", "ar"]),
+    default="en",
+    show_default=True,
+    help="Of the page.",
+)
+@click.pass_context
+def card(ctx: click.Context, release: str, page: Path | None, language: str) -> None:
+    """Show the model card of a release, as it was signed.
+
+    Of the newest release when none is named.
+
+    \b
+    Examples:
+      falaj release card
+      falaj release card 1.0.0 --html card.html
+    """
+    client = connect(ctx)
+    name = release or newest(client.get("/releases"))
+    form = language if page else "markdown"
+    text = client.raw("GET", f"/releases/{name}/card/{form}")
+    if page is None:
+        return click.echo(text.decode(), nl=False)
+    from falaj.base.files import write_atomic
+
+    write_atomic(page, text)
+    return click.echo(f"wrote {page}", err=True)
+
+
+def newest(found: list[dict[str, str]]) -> str:
+    if not found:
+        raise click.UsageError("there is no release yet; run `falaj release create`")
+    return found[0]["id"]
