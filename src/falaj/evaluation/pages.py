@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from falaj.base.charts import Band, Line, bars, chart, interval, short
-from falaj.base.sheets import Html, digest, h, join, sheet, table, verdict
+from falaj.base.sheets import Html, bdi, digest, h, join, sheet, table, verdict
 from falaj.facts.explanations import (
     Comparison,
     Dependence,
@@ -19,6 +19,11 @@ from falaj.facts.explanations import (
 __all__ = ["comparison_page", "explanation_page", "explanation_parts", "pictures"]
 
 SURE = 0.05
+Say = Callable[[str], str]
+
+
+def plainly(words: str) -> str:
+    return words
 
 
 def explanation_page(found: Explanation) -> str:
@@ -43,13 +48,13 @@ def explanation_page(found: Explanation) -> str:
     )
 
 
-def explanation_parts(found: Explanation) -> list[Html]:
-    """Importances, then curves: the model card takes them too."""
+def explanation_parts(found: Explanation, say: Say = plainly) -> list[Html]:
+    """Importances, then curves: the model card takes them too, in its language."""
     return [
-        Html("<h2>What is lost without it</h2>"),
-        losses(found),
-        Html('<h2>How the score moves</h2><div class="pics">'),
-        *(curve(one) for one in found.dependences),
+        Html(f"<h2>{h(say('What is lost without it'))}</h2>"),
+        losses(found, say),
+        Html(f'<h2>{h(say("How the score moves"))}</h2><div class="pics">'),
+        *(curve(one, say) for one in found.dependences),
         Html("</div>"),
     ]
 
@@ -68,18 +73,26 @@ def matters(one: Importance) -> bool:
     return one.p is not None and one.p < SURE and one.value > 0
 
 
-def losses(found: Explanation) -> Html:
+def losses(found: Explanation, say: Say) -> Html:
     ends = [v for one in found.importances for v in (one.low, one.high, one.value) if v is not None]
     span = (min([0.0, *ends]), max([0.0, *ends]))
     return table(
-        ("Column", f"Loss of {found.metric}", "95 % bounds", "", "What it means"),
+        (
+            say("Column"),
+            Html(f"{h(say('Loss of'))} {bdi(found.metric)}"),
+            say("95 % bounds"),
+            "",
+            say("What it means"),
+        ),
         (
             (
                 one.name,
                 short(one.value),
-                f"{short(one.low)} to {short(one.high)}" if one.low is not None else "too few rows",
+                f"{short(one.low)} to {short(one.high)}"
+                if one.low is not None
+                else say("too few rows"),
                 interval(one.value, one.low, one.high, span, limit=0.0),
-                meaning(one),
+                meaning(one, say),
             )
             for one in found.importances
         ),
@@ -87,37 +100,38 @@ def losses(found: Explanation) -> Html:
     )
 
 
-def meaning(one: Importance) -> str:
+def meaning(one: Importance, say: Say) -> Html:
     harms = one.high is not None and one.high < 0
-    words = "matters" if matters(one) else "not proven to matter"
+    words: list[object] = [say("matters" if matters(one) else "not proven to matter")]
     if harms:
-        words = "the metric is better with it shuffled: ask why"
+        words = [say("the metric is better with it shuffled: ask why")]
     if len(one.columns) > 1:
-        words += f"; {', '.join(one.columns)} shuffled together"
+        words.append(Html(f"{h(say('shuffled together'))}: {bdi(', '.join(one.columns))}"))
     if one.alike:
-        words += f"; says nearly the same as {', '.join(one.alike)}, shuffle them together"
-    return words
+        words.append(Html(f"{h(say('says nearly the same as'))} {bdi(', '.join(one.alike))}"))
+    return join(words, "; ")
 
 
-def curve(one: Dependence) -> Html:
+def curve(one: Dependence, say: Say) -> Html:
     if not one.at:
         return Html("")
     lines = [Line("", one.at, line, "thin") for line in one.lines]
-    lines.append(Line("mean score", one.at, one.mean))
+    lines.append(Line(say("mean score"), one.at, one.mean))
     picture = chart(
         one.column,
         lines,
         across=one.column,
-        up="score",
-        bands=[Band("80 % of the rows", one.at, one.low, one.high)],
+        up=say("score"),
+        bands=[Band("", one.at, one.low, one.high)],
         rug=one.deciles,
+        numbers=say("Numbers"),
     )
     if one.missing is None:
         return picture
-    share = (
-        f"{one.missing_share:.1%} of the rows lack it; mean score without it {short(one.missing)}"
-    )
-    return Html(f'<div>{picture}<p class="muted">{h(share)}</p></div>')
+    share = f"{one.missing_share:.1%}"
+    without = f"{h(say('mean score without it'))}: {bdi(short(one.missing))}"
+    lack = f"{h(say('rows that lack it'))}: {bdi(share)}"
+    return Html(f'<div>{picture}<p class="muted">{lack}; {without}</p></div>')
 
 
 def made(found: Explanation) -> Html:
@@ -216,41 +230,50 @@ def slices(found: Comparison) -> Html:
     )
 
 
-def pictures(found: Sequence[Sketch]) -> list[Html]:
+def pictures(found: Sequence[Sketch], say: Say = plainly) -> list[Html]:
     kinds = "ab"
     half = [Line("", (0.0, 1.0), (0.0, 1.0), "ref")]
     unit = (0.0, 1.0)
     return [
         chart(
-            "ROC",
+            say("ROC"),
             [
                 *half,
                 *(Line(s.name, s.roc_x, s.roc_y, k) for k, s in zip(kinds, found, strict=False)),
             ],
-            across="false positive rate",
-            up="true positive rate",
+            across=say("false positive rate"),
+            up=say("true positive rate"),
             x_range=unit,
             y_range=unit,
+            numbers=say("Numbers"),
         ),
         *(
             chart(
-                f"Reliability of {s.name}",
+                f"{say('Reliability')}: {s.name}",
                 [*half, Line(s.name, s.told, s.happened, k, dots=True)],
-                across="mean score",
-                up="share of yes",
+                across=say("mean score"),
+                up=say("share of yes"),
                 bands=[Band("95 %", s.told, s.low, s.high)],
+                numbers=say("Numbers"),
             )
             for k, s in zip(kinds, found, strict=False)
         ),
-        scores(found),
+        scores(found, say),
     ]
 
 
-def scores(found: Sequence[Sketch]) -> Html:
+def scores(found: Sequence[Sketch], say: Say) -> Html:
     """Distributions on the edges of the first; others only where theirs are the same."""
     edges = found[0].edges
     same = [(s.name, s.shares) for s in found if s.edges == edges]
-    return bars("Where the scores lie", edges, same, across="score", up="share of the rows")
+    return bars(
+        say("Where the scores lie"),
+        edges,
+        same,
+        across=say("score"),
+        up=say("share of the rows"),
+        numbers=say("Numbers"),
+    )
 
 
 def served(found: Sequence[Served]) -> Html:

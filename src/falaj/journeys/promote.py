@@ -16,7 +16,7 @@ from falaj.facts.access import Permit
 from falaj.facts.changes import Change, ChangeState
 from falaj.facts.checks import GateReport
 from falaj.facts.data import Label
-from falaj.facts.explanations import Explanation
+from falaj.facts.explanations import Explanation, Sketch
 from falaj.facts.models import ModelVersion
 from falaj.facts.releases import DatasetRef, Manifest, Release
 from falaj.facts.rollouts import LiveMove
@@ -25,7 +25,7 @@ from falaj.facts.wire import decode
 from falaj.ports.ground import Ground
 from falaj.releases import build, evidence, sign, verify
 from falaj.releases.card import card
-from falaj.releases.cardpage import LANGUAGES, card_page
+from falaj.releases.cardpage import LANGUAGES, card_page, speaker
 from falaj.releases.mlbom import mlbom
 from falaj.serving.runtimes.scoring import scorer
 
@@ -146,8 +146,7 @@ def written(
     }
     kept = ground.cache.memo(EXPLAINED, model.tree)
     found = decode(Explanation, kept.encode()) if kept else None
-    moved = pages.explanation_parts(found) if found else []
-    drawn = pictures_of(ground, model)
+    sketches = sketches_of(ground, model)
     bill = mlbom(
         **{name: value for name, value in shared.items() if name != "threshold"},
         tree=model.tree,
@@ -180,16 +179,20 @@ def written(
             card=card(**shared, run=run, explained=found is not None),
             pages={
                 CARDS[language]: card_page(
-                    **shared, run=run, language=language, pictures=drawn, moved=moved
+                    **shared,
+                    run=run,
+                    language=language,
+                    pictures=pages.pictures(sketches, say) if sketches else (),
+                    moved=pages.explanation_parts(found, say) if found else (),
                 )
-                for language in LANGUAGES
+                for language, say in ((one, speaker(one)) for one in LANGUAGES)
             },
             mlbom=bill,
             evidence=sealed(ground, run, model, report),
         )
 
 
-def pictures_of(ground: Ground, model: ModelVersion) -> list[Any]:
+def sketches_of(ground: Ground, model: ModelVersion) -> tuple[Sketch, ...]:
     """ROC, reliability and scores on the held-out rows; nothing where there is no yes and no."""
     import numpy as np
     import polars as pl
@@ -197,13 +200,13 @@ def pictures_of(ground: Ground, model: ModelVersion) -> list[Any]:
     frame = pl.read_parquet(ground.blobs.get(model.evaluation))
     y = frame["y"].to_numpy().astype(np.float64)
     if len(np.unique(y)) != 2 or not np.isin(y, (0, 1)).all():
-        return []
+        return ()
     columns = [column.name for column in model.schema.inputs[0].columns]
     x = frame.select(columns).to_numpy().astype(np.float32, order="C")
     score = scorer(ground.blobs.get(model.files["model.onnx"]), model.schema)(x)
     if score.shape != y.shape or not np.isfinite(score).all():
-        return []
-    return list(pages.pictures((sketch(y, score, model.id),)))
+        return ()
+    return (sketch(y, score, model.id),)
 
 
 def card_of(ground: Ground, known: Release, form: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from falaj.base import digests, time
@@ -15,7 +15,7 @@ from falaj.facts.releases import DatasetRef
 from falaj.facts.runs import Run
 from falaj.releases.card import NOTES, memory_of
 
-__all__ = ["LANGUAGES", "card_page"]
+__all__ = ["LANGUAGES", "card_page", "speaker"]
 
 LANGUAGES: Final = ("en", "ar")
 ORDER: Final = "quality bias robustness latency security data"  # what people ask for first
@@ -95,6 +95,30 @@ ARABIC: Final[Mapping[str, str]] = {
     "data": "البيانات",
     "no explanation was made: falaj model explain": "لم يُصنع تفسير: falaj model explain",
     "the release was not timed": "لم يُقَس زمن استجابة الإصدار",
+    "What is lost without it": "ما يُفقد بدونه",
+    "How the score moves": "كيف تتغير الدرجة",
+    "Column": "العمود",
+    "Loss of": "فقدان",
+    "95 % bounds": "حدود 95 %",
+    "What it means": "المعنى",
+    "too few rows": "صفوف قليلة جدا",
+    "matters": "مؤثر",
+    "not proven to matter": "لم يثبت تأثيره",
+    "the metric is better with it shuffled: ask why": "يتحسن المقياس عند خلطه: اسأل عن السبب",
+    "shuffled together": "خُلطت معا",
+    "says nearly the same as": "يقول تقريبا ما يقوله",
+    "mean score": "متوسط الدرجة",
+    "mean score without it": "متوسط الدرجة بدونه",
+    "rows that lack it": "صفوف تفتقر إليه",
+    "score": "الدرجة",
+    "Numbers": "الأرقام",
+    "ROC": "منحنى خاصية التشغيل",
+    "false positive rate": "معدل الإيجابيات الكاذبة",
+    "true positive rate": "معدل الإيجابيات الصحيحة",
+    "Reliability": "الموثوقية",
+    "share of yes": "نسبة نعم",
+    "Where the scores lie": "توزع الدرجات",
+    "share of the rows": "نسبة الصفوف",
     "no group was compared": "لم تُقارن أي مجموعة",
 }
 
@@ -120,9 +144,7 @@ def card_page(
 
     pictures: drawn from the held-out rows. moved: what moves the answers, where it was asked.
     """
-
-    def say(words: str) -> str:
-        return ARABIC.get(words, words) if language == "ar" else words
+    say = speaker(language)
 
     def part(title: str, *body: object) -> Html:
         return Html(f"<section><h2>{h(say(title))}</h2>{join(body)}</section>")
@@ -154,6 +176,11 @@ def card_page(
         language=language,
         from_right=language == "ar",
     )
+
+
+def speaker(language: str) -> Callable[[str], str]:
+    """English words of a page in its language."""
+    return (lambda words: ARABIC.get(words, words)) if language == "ar" else str
 
 
 def missing(said: Mapping[str, str], report: GateReport, moved: Sequence[Html], say: Any) -> Html:

@@ -48,6 +48,8 @@ READING = {  # the schema's name -> what is typed in a project with everything
     "gate": ("gate", "--explain"),
     "runs": ("runs", "list"),
     "runs-diff": ("runs", "diff", "FIRST"),  # the id of the oldest run stands there
+    "model-explanation": ("model", "explain"),
+    "model-comparison": ("model", "compare"),
     "releases": ("release", "list"),
     "release-view": ("release", "show", "1.0.0"),
     "changes": ("change", "list"),
@@ -99,7 +101,7 @@ def test_everything_that_reads_speaks_json():
     assert dumb == {
         "init", "up", "change take", "rollout start", "rollout pause", "rollout resume",
         "rollout abort", "rollback", "serve", "worker", "evidence export", "access add",
-        "access token", "explain", "runs log",
+        "access token", "explain", "runs log", "release card",
     }, "a command that reads has --json"  # fmt: skip
 
 
