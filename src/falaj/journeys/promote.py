@@ -62,6 +62,14 @@ def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Rele
     """Build and sign the release of a run's model with its newest evidence."""
     run = newest_run(ground, run_name)
     model = model_of(ground, run)
+    version = version or next_version(ground, model.model)
+    taken = ground.store.find(Release, model=model.model, version=version)
+    if taken:
+        raise Conflict(
+            "releases.version-taken",
+            f"{model.model} {version} exists already",
+            fix="give it its own --version",
+        )
     reports = ground.store.find(GateReport, subject=model.tree, limit=1)
     if not reports:
         raise FalajError(
@@ -71,14 +79,6 @@ def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Rele
             fix="run `falaj gate`",
         )
     report = reports[0]
-    version = version or next_version(ground, model.model)
-    taken = ground.store.find(Release, model=model.model, version=version)
-    if taken:
-        raise Conflict(
-            "releases.version-taken",
-            f"{model.model} {version} exists already",
-            fix="give it its own --version",
-        )
     folder = ground.state / "releases" / model.model / version
     manifest = written(ground, folder, version, run, model, report)
     ground.keys.create(RELEASE_SIGNER, ("release",))

@@ -101,7 +101,7 @@ def test_everything_that_reads_speaks_json():
     assert dumb == {
         "init", "up", "change take", "rollout start", "rollout pause", "rollout resume",
         "rollout abort", "rollback", "serve", "worker", "evidence export", "access add",
-        "access token", "explain", "runs log", "release card",
+        "access token", "explain", "runs log", "runs file", "release card",
     }, "a command that reads has --json"  # fmt: skip
 
 
