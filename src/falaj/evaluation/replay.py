@@ -11,11 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 from msgspec.structs import replace
 
+from falaj.evaluation import slices
 from falaj.evaluation.bias import RATES, told
 from falaj.evaluation.quality import JUDGED
 from falaj.evaluation.robustness import name_of
 from falaj.facts.checks import CheckResult, GateReport, Verdict
-from falaj.facts.project import BiasTable, GatesTable, QualityTable, RobustnessTable
+from falaj.facts.project import BiasTable, GatesTable, QualityTable, RobustnessTable, SlicesTable
 from falaj.stats.fairness import axes_of, ratio_gate
 
 __all__ = ["replay"]
@@ -30,7 +31,9 @@ def replay(
     """The report as these rules would have made it, from the numbers that are stored."""
     results: list[CheckResult] = []
     for result in report.results:
-        results += decided(result, gates)
+        if result.gate != "slices":
+            results += decided(result, gates)
+    results += sliced([r for r in report.results if r.gate == "slices"], gates.slices)
     results += unmeasured(results, gates, compared=report.champion != "")
     return replace(
         report, policy=policy, required=tuple(required), results=tuple(results), waivers=()
@@ -120,6 +123,24 @@ def biased(result: CheckResult, table: BiasTable) -> list[CheckResult]:
     return [told(table, found, one) for one in found.groups if one.group == group]
 
 
+def sliced(results: Sequence[CheckResult], table: SlicesTable | None) -> list[CheckResult]:
+    """All slices at once: the family of the adjusted p-values changes with the rules."""
+    if table is None:
+        return []
+    once = {result.check.removesuffix(" drop"): result for result in results}
+    again = slices.decided(list(once.values()), table)
+    return [
+        replace(
+            result,
+            verdict=Verdict.PASS if table.small_slices == "report" else Verdict.INCONCLUSIVE,
+        )
+        if "small" in result.details
+        else result
+        for result in again
+        if "small" not in result.details or result.details["by"] in table.by
+    ]
+
+
 def unmeasured(
     results: Sequence[CheckResult], gates: GatesTable, *, compared: bool
 ) -> list[CheckResult]:
@@ -133,6 +154,9 @@ def unmeasured(
         wanted.append(("bias", f"bias.{gates.bias.group}="))
     if gates.robustness is not None:
         wanted += [("robustness", name_of(p)) for p in gates.robustness.missing]
+    if gates.slices is not None:
+        wanted += [("slices", f"slices.{by}") for by in gates.slices.by]
+        wanted += [("slices", "slices.found")] if gates.slices.find else []
     if gates.latency is not None:
         wanted.append(("latency", "latency.p99"))
     known = [result.check for result in results]
@@ -145,6 +169,9 @@ def unmeasured(
         )
         for gate, check in wanted
         if not any(
-            name == check or (check.endswith("=") and name.startswith(check)) for name in known
+            name == check
+            or (check.endswith("=") and name.startswith(check))
+            or (gate == "slices" and name.startswith((f"{check}=", f"{check} too small")))
+            for name in known
         )
     ]

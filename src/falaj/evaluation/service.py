@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import cast
 
 import numpy as np
 from msgspec.structs import replace
@@ -14,15 +15,23 @@ from falaj.evaluation.latency import check_latency
 from falaj.evaluation.quality import check_against_champion, check_quality
 from falaj.evaluation.robustness import check_missing, name_of
 from falaj.evaluation.sets import EvaluationSet, Scorer
+from falaj.evaluation.slices import check_slices
 from falaj.facts.checks import CheckResult, GateReport, Verdict, of_dataset
 from falaj.facts.data import ContractReport
 from falaj.facts.project import GatesTable, RobustnessTable
 
-__all__ = ["measure"]
+__all__ = ["Kept", "measure"]
 
 HALF = 0.5
 CLASSES = (0, 1)
 OnCheck = Callable[[CheckResult], None]
+Check = Callable[[], Sequence[CheckResult]]
+Kept = Callable[[str, tuple[object, ...], Check], Sequence[CheckResult]]
+
+
+def made_anew(_gate: str, _rules: tuple[object, ...], check: Check) -> Sequence[CheckResult]:
+    """Nothing is kept."""
+    return check()
 
 
 def measure(
@@ -42,12 +51,14 @@ def measure(
     policy: str,
     now: datetime,
     on_check: OnCheck,
+    kept: Kept = made_anew,
     suites: Sequence[CheckResult] = (),
     tests: Sequence[CheckResult] = (),
 ) -> GateReport:
     """champion: scores the candidate's own rows; None when nothing is live yet.
 
     reuse: candidates that these rows have judged before. subject: digest of the model's files.
+    kept: remembers results by a gate's name and its rules; of the model and the rows it knows.
     suites: what other tools found in the data. tests: what the project's own tests say.
     """
     limit = HALF if threshold is None else threshold
@@ -58,8 +69,16 @@ def measure(
             results.append(result)
             on_check(result)
 
-    def make(gate: str, check: Callable[[], Sequence[CheckResult]]) -> None:
-        keep(guarded(gate, check))
+    def make(gate: str, check: Check, *rules: object) -> None:
+        """rules: given for what is dear and depends on nothing else, so that it can be kept."""
+        keep(guarded(gate, (lambda: kept(gate, rules, check)) if rules else check))
+
+    live: list[NDArray[np.float64]] = []
+
+    def champions() -> NDArray[np.float64] | None:
+        if champion is not None and not live:
+            live.append(champion(candidate.x))
+        return live[0] if live else None
 
     make("data", lambda: told_apart(contracts, suites))
     make("security", lambda: security)
@@ -71,6 +90,7 @@ def measure(
         keep([one_class(candidate)])
     else:
         quality, bias, robustness = gates.quality, gates.bias, gates.robustness
+        slices = gates.slices
         if quality is not None:
             make(
                 "quality", lambda: [check_quality(candidate.y, scores, limit, quality, reuse=reuse)]
@@ -82,12 +102,24 @@ def measure(
                     check_against_champion(
                         candidate.y,
                         scores,
-                        champion(candidate.x),
+                        cast("NDArray[np.float64]", champions()),
                         limit,
                         quality,
                         reuse=reuse,
                     )
                 ],
+            )
+        if slices is not None:
+            metric = quality.metric if quality else "roc_auc"
+            make(
+                "slices",
+                lambda: check_slices(
+                    candidate, scores, limit, slices, metric, champion=champions()
+                ),
+                slices,
+                metric,
+                limit,
+                champion_release,
             )
         if bias is not None:
             make("bias", lambda: check_bias(candidate, scores, limit, bias))

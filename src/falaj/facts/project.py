@@ -34,6 +34,7 @@ __all__ = [
     "QualityTable",
     "RobustnessTable",
     "RolloutTable",
+    "SlicesTable",
 ]
 
 DAY: Final = 86400.0
@@ -71,7 +72,26 @@ Country = Annotated[
     str, Meta(pattern=r"^[A-Za-z]{2}$", extra={"noun": "a country in two letters (ISO 3166)"})
 ]
 Words = Annotated[str, Meta(min_length=1)]
-Gate = Literal["data", "quality", "bias", "robustness", "latency", "security", "tests"]
+Gate = Literal["data", "quality", "bias", "robustness", "latency", "security", "slices", "tests"]
+MetricName = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "brier_score_loss",
+    "f1",
+    "f1_macro",
+    "f1_weighted",
+    "log_loss",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "ndcg",
+    "precision",
+    "r2",
+    "recall",
+    "roc_auc",
+    "roc_auc_ovr",
+    "root_mean_squared_error",
+]
 Watched = Literal["errors", "latency", "labels"]
 
 
@@ -157,6 +177,54 @@ class LatencyTable(Fact, frozen=True, kw_only=True):
     requests: Annotated[int, _is("Answers that are timed.", ge=100, le=1_000_000)] = 2000
 
 
+class SlicesTable(Fact, frozen=True, kw_only=True):
+    """Parts of the evaluation rows: those that are declared, and the worst that are found."""
+
+    by: Annotated[
+        tuple[Words, ...],
+        _is("Columns whose values make slices; `origin,carrier` crosses two of them."),
+    ] = ()
+    metric: Annotated[
+        MetricName | None, _is("Measured in each slice; nothing: the metric of the quality gate.")
+    ] = None
+    at_least: (
+        Annotated[float, _share("The metric's lower bound in each declared slice must reach this.")]
+        | None
+    ) = None
+    at_most: (
+        Annotated[float, _is("A loss's upper bound in each declared slice is below this.", ge=0)]
+        | None
+    ) = None
+    max_drop: (
+        Annotated[float, _share("How much worse a declared slice may be than all rows together.")]
+        | None
+    ) = None
+    find: Annotated[
+        int,
+        _is(
+            "Worst slices that are searched on half of the rows, judged on the other.", ge=0, le=20
+        ),
+    ] = 5
+    max_excess: Annotated[
+        float,
+        _share(
+            "How much larger the loss of a found slice may be: share of wrong answers, or of MAE."
+        ),
+    ] = 0.1
+    min_rows: Annotated[int, _is("Smaller slices are not judged.", ge=30, le=1_000_000)] = 100
+    small_slices: Annotated[
+        Literal["report", "inconclusive"],
+        _is("Declared slices too small to judge are only reported, or hold the gate."),
+    ] = "report"
+
+    def __post_init__(self) -> None:
+        limits = (self.at_least, self.at_most, self.max_drop)
+        if self.by and limits == (None, None, None):
+            raise ValueError("by: declared slices need at_least, at_most or max_drop")
+        if not self.by and not self.find:
+            raise ValueError("find: without declared slices and without a search nothing is judged")
+
+
 class GatesTable(Fact, frozen=True, kw_only=True):
     """A gate that an environment requires must stand here; data, security, tests need no table."""
 
@@ -164,6 +232,7 @@ class GatesTable(Fact, frozen=True, kw_only=True):
     bias: BiasTable | None = None
     robustness: RobustnessTable | None = None
     latency: LatencyTable | None = None
+    slices: SlicesTable | None = None
 
 
 class RolloutTable(Fact, frozen=True, kw_only=True):

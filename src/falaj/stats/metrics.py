@@ -21,9 +21,11 @@ from falaj.stats.paired import Verdict, midranks, philox, verdict_at_least, verd
 
 __all__ = [
     "BINARY",
+    "CLASSES",
     "FORECASTING",
     "METRICS",
     "MULTICLASS",
+    "NUMBERS",
     "RANKING",
     "REGRESSION",
     "Influence",
@@ -33,6 +35,7 @@ __all__ = [
     "alone",
     "influence",
     "losses",
+    "too_few",
 ]
 
 Floats = NDArray[np.float64]
@@ -171,7 +174,7 @@ def alone(
         bounds, spread = _bootstrap(parts, _units(name, sample), digest)
     if name == "ndcg":
         n = _many(sample.unit)
-    few = _too_few(name, sample, spread=spread)
+    few = too_few(name, sample, spread=spread)
     if few:
         return Verdict("inconclusive", bounds.value, -math.inf, math.inf, limit, n, None, few)
     if at_least is not None:
@@ -212,7 +215,7 @@ def against(
         bounds, spread = _bootstrap(joint, _units(name, sample), digest)
         spread = spread or np.array_equal(old, new)
     n = _many(sample.unit) if name == "ndcg" else n
-    few = _too_few(name, sample, spread=spread)
+    few = too_few(name, sample, spread=spread)
     if few:
         return Verdict("inconclusive", bounds.value, -math.inf, math.inf, margin, n, None, few)
     return verdict_below(bounds, margin, n, what=harm)
@@ -321,7 +324,7 @@ def _logit(found: Influence, unit: Places | None) -> Bounds:
     return Bounds(value, low, high)
 
 
-def _too_few(name: str, sample: Sample, *, spread: bool) -> str:
+def too_few(name: str, sample: Sample, *, spread: bool = True) -> str:
     """Why the rows cannot decide, or nothing."""
     n, many = len(sample.y), _many(sample.unit)
     if n < FEWEST:
