@@ -16,7 +16,14 @@ from falaj.evaluation.bias import RATES, told
 from falaj.evaluation.quality import JUDGED
 from falaj.evaluation.robustness import name_of
 from falaj.facts.checks import CheckResult, GateReport, Verdict
-from falaj.facts.project import BiasTable, GatesTable, QualityTable, RobustnessTable, SlicesTable
+from falaj.facts.project import (
+    BiasTable,
+    GatesTable,
+    LeakageTable,
+    QualityTable,
+    RobustnessTable,
+    SlicesTable,
+)
 from falaj.stats.fairness import axes_of, ratio_gate
 
 __all__ = ["replay"]
@@ -59,6 +66,11 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
             if robustness is None or gone(result, robustness):
                 return []
             return [bounded(result, BELOW, robustness.max_drop)]
+        case "calibration":
+            table = gates.calibration
+            return [bounded(result, BELOW, table.max_error)] if table else []
+        case "leakage":
+            return leaked(result, gates.leakage) if gates.leakage else []
         case "latency":
             return [bounded(result, BELOW, latency.p99_ms)] if latency else []
         case _:
@@ -123,6 +135,26 @@ def biased(result: CheckResult, table: BiasTable) -> list[CheckResult]:
     return [told(table, found, one) for one in found.groups if one.group == group]
 
 
+def leaked(result: CheckResult, table: LeakageTable) -> list[CheckResult]:
+    """A share is what it is; a telling input is held against its bound. A copy stays a copy."""
+    if result.check == "leakage.time":
+        return [result] if table.by_time else []
+    if result.limit is None or result.value is None or result.low is None:
+        return [result]
+    if result.check == "leakage.duplicates":
+        verdict = Verdict.PASS if result.value <= table.max_duplicates else Verdict.FAIL
+        limit = table.max_duplicates
+        words = f"at most {limit:g}"
+    elif result.details["copies"] or result.details["column"] in table.allowed:
+        return [result]
+    else:
+        limit = table.max_alone
+        words = f"no input alone reaches {limit:g}"
+        doubt = Verdict.INCONCLUSIVE if result.value >= limit else Verdict.PASS
+        verdict = Verdict.FAIL if result.low >= limit else doubt
+    return [replace(result, verdict=verdict, limit=limit, requirement=words)]
+
+
 def sliced(results: Sequence[CheckResult], table: SlicesTable | None) -> list[CheckResult]:
     """All slices at once: the family of the adjusted p-values changes with the rules."""
     if table is None:
@@ -154,6 +186,10 @@ def unmeasured(
         wanted.append(("bias", f"bias.{gates.bias.group}="))
     if gates.robustness is not None:
         wanted += [("robustness", name_of(p)) for p in gates.robustness.missing]
+    if gates.calibration is not None:
+        wanted.append(("calibration", "calibration.error"))
+    if gates.leakage is not None:
+        wanted += [("leakage", f"leakage.{kind}") for kind in ("target", "duplicates")]
     if gates.slices is not None:
         wanted += [("slices", f"slices.{by}") for by in gates.slices.by]
         wanted += [("slices", "slices.found")] if gates.slices.find else []

@@ -11,10 +11,12 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from falaj.evaluation.bias import check_bias
+from falaj.evaluation.calibration import check_calibration
 from falaj.evaluation.latency import check_latency
+from falaj.evaluation.leakage import check_leakage
 from falaj.evaluation.quality import check_against_champion, check_quality
 from falaj.evaluation.robustness import check_missing, name_of
-from falaj.evaluation.sets import EvaluationSet, Scorer
+from falaj.evaluation.sets import EvaluationSet, Reference, Scorer
 from falaj.evaluation.slices import check_slices
 from falaj.facts.checks import CheckResult, GateReport, Verdict, of_dataset
 from falaj.facts.data import ContractReport
@@ -51,6 +53,7 @@ def measure(
     policy: str,
     now: datetime,
     on_check: OnCheck,
+    reference: Reference | None = None,
     kept: Kept = made_anew,
     suites: Sequence[CheckResult] = (),
     tests: Sequence[CheckResult] = (),
@@ -58,7 +61,7 @@ def measure(
     """champion: scores the candidate's own rows; None when nothing is live yet.
 
     reuse: candidates that these rows have judged before. subject: digest of the model's files.
-    kept: remembers results by a gate's name and its rules; of the model and the rows it knows.
+    reference: rows of the training. kept: remembers results by a gate's name and its rules; of the model and the rows it knows.
     suites: what other tools found in the data. tests: what the project's own tests say.
     """
     limit = HALF if threshold is None else threshold
@@ -109,6 +112,8 @@ def measure(
                     )
                 ],
             )
+        if bias is not None:
+            make("bias", lambda: check_bias(candidate, scores, limit, bias))
         if slices is not None:
             metric = quality.metric if quality else "roc_auc"
             make(
@@ -121,11 +126,19 @@ def measure(
                 limit,
                 champion_release,
             )
-        if bias is not None:
-            make("bias", lambda: check_bias(candidate, scores, limit, bias))
+        if gates.calibration is not None:
+            calibration = gates.calibration
+            make(
+                "calibration",
+                lambda: check_calibration(candidate, scores, calibration),
+                calibration,
+            )
         if robustness is not None:
             for pattern in robustness.missing:
                 keep([guarded_missing(candidate, scores, score, pattern, robustness)])
+    leakage = gates.leakage
+    if leakage is not None:
+        make("leakage", lambda: check_leakage(candidate, reference, leakage), leakage)
     latency = gates.latency
     if latency is not None and latencies_us is not None:
         make("latency", lambda: [check_latency(latencies_us, latency)])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from falaj.stats.metrics import BINARY, CLASSES, Sample
 
-__all__ = ["EvaluationSet", "Scorer", "coded"]
+__all__ = ["EvaluationSet", "Reference", "Scorer", "coded"]
 
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float64]]
 """Score of the positive class or value for each row, shape (n,); of many classes, shape (n, k)."""
@@ -63,6 +63,15 @@ class EvaluationSet:
         return Sample(
             self.y, task=self.task, classes=len(self.classes), threshold=threshold, unit=place
         )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """Rows of the training, in the order of the model's columns. at: the time of each row."""
+
+    x: NDArray[np.float32]
+    at: NDArray[np.datetime64] | None = None
+    digest: str = ""
 
 
 def coded(values: NDArray[np.str_]) -> tuple[NDArray[np.intp], tuple[str, ...]]:

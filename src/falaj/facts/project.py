@@ -17,12 +17,14 @@ from falaj.facts.wire import Fact
 
 __all__ = [
     "BiasTable",
+    "CalibrationTable",
     "DatasetTable",
     "DriftTable",
     "EnvironmentTable",
     "GatesTable",
     "LabelsTable",
     "LatencyTable",
+    "LeakageTable",
     "LearningTable",
     "ModelTable",
     "MonitorsTable",
@@ -72,7 +74,18 @@ Country = Annotated[
     str, Meta(pattern=r"^[A-Za-z]{2}$", extra={"noun": "a country in two letters (ISO 3166)"})
 ]
 Words = Annotated[str, Meta(min_length=1)]
-Gate = Literal["data", "quality", "bias", "robustness", "latency", "security", "slices", "tests"]
+Gate = Literal[
+    "data",
+    "quality",
+    "bias",
+    "robustness",
+    "latency",
+    "security",
+    "slices",
+    "calibration",
+    "leakage",
+    "tests",
+]
 MetricName = Literal[
     "accuracy",
     "balanced_accuracy",
@@ -225,6 +238,35 @@ class SlicesTable(Fact, frozen=True, kw_only=True):
             raise ValueError("find: without declared slices and without a search nothing is judged")
 
 
+class CalibrationTable(Fact, frozen=True, kw_only=True):
+    max_error: Annotated[
+        float, _share("The calibration error's upper bound is below this, in probability.")
+    ]
+    bins: Annotated[int, _is("Bins of equal mass.", ge=2, le=100)] = 15
+
+
+class LeakageTable(Fact, frozen=True, kw_only=True):
+    """Signs that the evaluation rows are easier than life."""
+
+    max_alone: Annotated[
+        float,
+        _share(
+            "AUC (of a number: rank correlation) with the target that no input alone may reach."
+        ),
+    ] = 0.98
+    allowed: Annotated[
+        tuple[Words, ...],
+        _is("Inputs that may tell the target alone, because they are known then."),
+    ] = ()
+    max_duplicates: Annotated[
+        float, _share("Share of test rows that may stand among the training rows, value for value.")
+    ] = 0.01
+    by_time: Annotated[
+        bool,
+        _is("Where `at` stands in reference and test rows, training must be older than the test."),
+    ] = True
+
+
 class GatesTable(Fact, frozen=True, kw_only=True):
     """A gate that an environment requires must stand here; data, security, tests need no table."""
 
@@ -233,6 +275,8 @@ class GatesTable(Fact, frozen=True, kw_only=True):
     robustness: RobustnessTable | None = None
     latency: LatencyTable | None = None
     slices: SlicesTable | None = None
+    calibration: CalibrationTable | None = None
+    leakage: LeakageTable | None = None
 
 
 class RolloutTable(Fact, frozen=True, kw_only=True):

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from falaj.base.errors import FalajError, NotFound
 from falaj.changes import service as changes
 from falaj.evaluation import rules as gate_rules
 from falaj.evaluation import security, service
-from falaj.evaluation.sets import EvaluationSet
+from falaj.evaluation.sets import EvaluationSet, Reference
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
 from falaj.facts.data import ContractReport, Label, SuiteReport
@@ -29,10 +31,14 @@ from falaj.ports.ground import Ground
 from falaj.releases import build, sign
 from falaj.serving.runtimes.scoring import scorer
 
+if TYPE_CHECKING:
+    import polars as pl
+
 __all__ = ["check", "waive"]
 
 CHAMPION: Final = "champion"
 MEMO: Final = "contract-report/1"
+CHECKS: Final = "gate-checks/1"
 
 
 def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> GateReport:
@@ -60,6 +66,8 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         contracts=contract_reports(ground, run),
         security=security_checks(ground, model),
         latencies_us=latencies,
+        reference=reference_rows(ground, run, model),
+        kept=remembered(ground, run, model, release),
         reuse=reuse(ground, model.evaluation),
         subject=model.tree,
         policy=gate_rules.policy_digest(ground.project.gates, table.requires),
@@ -170,7 +178,69 @@ def evaluation_rows(
         groups=groups,
         digest=model.evaluation,
         columns=columns,
+        at=times(frame),
+        limits={
+            column.name: (column.minimum, column.maximum)
+            for column in model.schema.inputs[0].columns
+        },
     )
+
+
+def reference_rows(ground: Ground, run: Run, model: ModelVersion) -> Reference | None:
+    """The training rows that the model brought along."""
+    import polars as pl
+
+    digest_ = run.result.files.get("reference.parquet", "") if run.result else ""
+    if not digest_:
+        return None
+    frame = pl.read_parquet(ground.blobs.get(digest_))
+    columns = [column.name for column in model.schema.inputs[0].columns]
+    return Reference(
+        x=frame.select(columns).to_numpy().astype(np.float32, order="C"),
+        at=times(frame),
+        digest=digest_,
+    )
+
+
+def times(frame: pl.DataFrame) -> NDArray[np.datetime64] | None:
+    """The column `at`, where it holds times in every row."""
+    import polars as pl
+
+    if "at" not in frame.columns or frame["at"].null_count():
+        return None
+    dtype = frame["at"].dtype
+    if dtype != pl.Date and not isinstance(dtype, pl.Datetime):
+        return None
+    found: NDArray[np.datetime64] = frame["at"].cast(pl.Datetime("us")).to_numpy()
+    return found
+
+
+def remembered(
+    ground: Ground, run: Run, model: ModelVersion, champion: Release | None
+) -> service.Kept:
+    """Results of dear checks, by the digests of all that they depend on; errors are made anew."""
+    about = {
+        "tree": model.tree,
+        "schema": model.schema,
+        "rows": model.evaluation,
+        "reference": run.result.files.get("reference.parquet", "") if run.result else "",
+        "champion": champion.tree if champion else "",
+    }
+
+    def kept(
+        gate: str, rules: tuple[object, ...], check: Callable[[], Sequence[CheckResult]]
+    ) -> Sequence[CheckResult]:
+        key = digest({**about, "gate": gate, "rules": rules})
+        known = ground.cache.memo(CHECKS, key)
+        if known is not None:
+            return decode(list[CheckResult], known.encode())
+        ground.tell(f"gate {gate}: measuring")
+        made = check()
+        if all(result.verdict is not Verdict.ERROR for result in made):
+            ground.cache.remember(CHECKS, key, msgspec.json.encode(list(made)).decode())
+        return made
+
+    return kept
 
 
 def champion_of(ground: Ground, model: str) -> tuple[Release | None, Any]:
