@@ -10,9 +10,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from falaj.evaluation import slices
-from falaj.evaluation.bias import RATES, told
+from falaj.evaluation import bias, slices
 from falaj.evaluation.quality import JUDGED
 from falaj.evaluation.robustness import name_of
 from falaj.facts.checks import CheckResult, GateReport, Verdict
@@ -24,7 +24,6 @@ from falaj.facts.project import (
     RobustnessTable,
     SlicesTable,
 )
-from falaj.stats.fairness import axes_of, ratio_gate
 
 __all__ = ["replay"]
 
@@ -38,8 +37,9 @@ def replay(
     """The report as these rules would have made it, from the numbers that are stored."""
     results: list[CheckResult] = []
     for result in report.results:
-        if result.gate != "slices":
+        if result.gate not in ("bias", "slices"):
             results += decided(result, gates)
+    results += biased([r for r in report.results if r.gate == "bias"], gates.biases)
     results += sliced([r for r in report.results if r.gate == "slices"], gates.slices)
     results += unmeasured(results, gates, compared=report.champion != "")
     return replace(
@@ -60,8 +60,6 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
             if result.metric == f"loss of {quality.metric}":
                 return [worn(bounded(result, BELOW, quality.margin_to_champion), quality)]
             return []
-        case "bias":
-            return biased(result, gates.bias) if gates.bias else []
         case "robustness":
             if robustness is None or gone(result, robustness):
                 return []
@@ -109,30 +107,47 @@ def gone(result: CheckResult, table: RobustnessTable) -> bool:
     return result.check.startswith(name_of("")) and result.check not in map(name_of, table.missing)
 
 
-def biased(result: CheckResult, table: BiasTable) -> list[CheckResult]:
-    """Counts are stored, so the whole gate is decided again, with its adjusted p-values."""
-    prefix = f"bias.{table.group}="
-    counts = result.details.get("counts")
-    if not result.check.startswith(prefix) or result.metric != table.metric or not counts:
-        return []
-    groups = sorted(counts)
-    axes = axes_of(groups)
-    cells = np.zeros((len(groups), 2, 2), dtype=np.int64)
-    row = 1 if RATES[table.metric] == "tpr" else 0
-    for place, group in enumerate(groups):
-        hits, rows = counts[group]
-        cells[place, row] = (rows - hits, hits)
-    found = ratio_gate(
-        axes.cube(cells),
-        axes,
-        RATES[table.metric],
-        at_least=table.at_least,
+def biased(results: Sequence[CheckResult], tables: Sequence[BiasTable]) -> list[CheckResult]:
+    """Counts are stored, so all is decided again, with p-values adjusted for what is asked now."""
+    stored: dict[tuple[str, str], CheckResult] = {}
+    for result in results:
+        if "counts" in result.details:
+            column = result.details.get("group") or result.check[len("bias.") :].partition("=")[0]
+            stored.setdefault((column, result.metric), result)
+    wanted, counts = [], {}
+    for one in bias.asked(tables):
+        known = stored.get((one.table.group, one.metric))
+        if known is None:
+            continue
         # The default is the largest group by all rows, which the rate's own counts do not tell.
-        reference=table.reference or result.details["reference"],
-        small_groups=table.small_groups,
-    )
-    group = result.check.removeprefix(prefix)
-    return [told(table, found, one) for one in found.groups if one.group == group]
+        reference = one.table.reference or known.details["reference"]
+        key = f"{one.table.group}\0{one.metric}"
+        wanted.append(one._replace(table=replace(one.table, group=key, reference=reference)))
+        counts[key] = cells_of(known, one.metric)
+    made = bias.decided(wanted, counts)
+    return [
+        replace(
+            result,
+            check=named(result.check, result.metric),
+            details=result.details | {"group": result.details["group"].partition("\0")[0]},
+        )
+        for result in made
+    ]
+
+
+def named(check: str, metric: str) -> str:
+    return check.replace(f"\0{metric}", "")
+
+
+def cells_of(result: CheckResult, metric: str) -> dict[str, NDArray[np.int64]]:
+    """Hits and rows of the rate, where the rate looks for them."""
+    row = 1 if bias.RATES[metric] == "tpr" else 0
+    found = {}
+    for group, (hits, rows) in result.details["counts"].items():
+        cells = np.zeros((2, 2), dtype=np.int64)
+        cells[row] = (rows - hits, hits)
+        found[group] = cells
+    return found
 
 
 def leaked(result: CheckResult, table: LeakageTable) -> list[CheckResult]:
@@ -182,8 +197,9 @@ def unmeasured(
         wanted.append(("quality", f"quality.{gates.quality.metric}"))
         if compared:
             wanted.append(("quality", "quality.against_champion"))
-    if gates.bias is not None:
-        wanted.append(("bias", f"bias.{gates.bias.group}="))
+    wanted += [
+        ("bias", f"bias.{one.table.group}=\0{one.metric}") for one in bias.asked(gates.biases)
+    ]
     if gates.robustness is not None:
         wanted += [("robustness", name_of(p)) for p in gates.robustness.missing]
     if gates.calibration is not None:
@@ -196,15 +212,19 @@ def unmeasured(
     if gates.latency is not None:
         wanted.append(("latency", "latency.p99"))
     known = [result.check for result in results]
+    rates = {
+        f"bias.{r.details['group']}=\0{r.metric}" for r in results if "counts" in r.details
+    } | {f"{r.check}=\0{r.metric}" for r in results if r.gate == "bias"}
     return [
         CheckResult(
-            check=check.rstrip("="),
+            check=check.partition("=")[0],
             gate=gate,
             verdict=Verdict.INCONCLUSIVE,
             reason="the stored evidence does not hold it: run `falaj gate` under this policy",
         )
         for gate, check in wanted
-        if not any(
+        if check not in rates
+        and not any(
             name == check
             or (check.endswith("=") and name.startswith(check))
             or (gate == "slices" and name.startswith((f"{check}=", f"{check} too small")))

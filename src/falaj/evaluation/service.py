@@ -10,7 +10,7 @@ import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from falaj.evaluation.bias import check_bias
+from falaj.evaluation.bias import check_biases
 from falaj.evaluation.calibration import check_calibration
 from falaj.evaluation.latency import check_latency
 from falaj.evaluation.leakage import check_leakage
@@ -92,7 +92,7 @@ def measure(
     elif len(np.unique(candidate.y)) < len(CLASSES):
         keep([one_class(candidate)])
     else:
-        quality, bias, robustness = gates.quality, gates.bias, gates.robustness
+        quality, biases, robustness = gates.quality, gates.biases, gates.robustness
         slices = gates.slices
         if quality is not None:
             make(
@@ -112,8 +112,12 @@ def measure(
                     )
                 ],
             )
-        if bias is not None:
-            make("bias", lambda: check_bias(candidate, scores, limit, bias))
+        if biases:
+            make(
+                "bias",
+                lambda: check_biases(candidate, scores, limit, biases),
+                *(*biases, limit),
+            )
         if slices is not None:
             metric = quality.metric if quality else "roc_auc"
             make(

@@ -157,18 +157,40 @@ class QualityTable(Fact, frozen=True, kw_only=True):
     ] = 20
 
 
+BiasMetric = Literal[
+    "equal_opportunity_ratio",
+    "selection_ratio",
+    "equal_opportunity_difference",
+    "selection_difference",
+    "false_positive_rate_difference",
+]
+
+
 class BiasTable(Fact, frozen=True, kw_only=True):
-    group: Annotated[Words, _is("The column whose groups are compared.")]
+    """One table, or a list of them (`[[gates.bias]]`): failures are Holm's over all of them."""
+
+    group: Annotated[
+        Words,
+        _is("The column whose groups are compared; `race,sex` crosses two. Never an input's name."),
+    ]
     metric: Annotated[
-        Literal["equal_opportunity_ratio", "selection_ratio"],
-        _is("Ratio of true positive rates, or of positive answers."),
+        BiasMetric,
+        _is("Ratio or difference of true positive rates, of positive answers, of false positives."),
     ] = "equal_opportunity_ratio"
-    at_least: Annotated[float, _share("Each group's lower bound must reach this.")] = 0.8
-    reference: Annotated[str, _is("The group compared with; nothing: the largest.")] = ""
+    at_least: Annotated[float, _share("Each group's lower bound of a ratio must reach this.")] = 0.8
+    reference: Annotated[
+        str, _is("The group compared with, crossed as `white|men`; nothing: the largest.")
+    ] = ""
     small_groups: Annotated[
         Literal["inconclusive", "report"],
         _is("Groups too small to judge hold the gate, or are only reported."),
     ] = "inconclusive"
+    metrics: Annotated[
+        tuple[BiasMetric, ...], _is("More than one: all are asked for, `metric` is then left out.")
+    ] = ()
+    at_most: Annotated[
+        float, _share("Each group's bounds of a difference lie within plus and minus this.")
+    ] = 0.1
 
 
 class RobustnessTable(Fact, frozen=True, kw_only=True):
@@ -271,12 +293,19 @@ class GatesTable(Fact, frozen=True, kw_only=True):
     """A gate that an environment requires must stand here; data, security, tests need no table."""
 
     quality: QualityTable | None = None
-    bias: BiasTable | None = None
+    bias: BiasTable | tuple[BiasTable, ...] | None = None
     robustness: RobustnessTable | None = None
     latency: LatencyTable | None = None
     slices: SlicesTable | None = None
     calibration: CalibrationTable | None = None
     leakage: LeakageTable | None = None
+
+    @property
+    def biases(self) -> tuple[BiasTable, ...]:
+        """All bias tables, in the order of the file."""
+        if self.bias is None:
+            return ()
+        return (self.bias,) if isinstance(self.bias, BiasTable) else self.bias
 
 
 class RolloutTable(Fact, frozen=True, kw_only=True):
@@ -502,7 +531,7 @@ class Project(Fact, frozen=True, kw_only=True):
                 raise ValueError(f"datasets.{index}.name: {name!r} stands twice")
         for name, environment in self.environments.items():
             for index, gate in enumerate(environment.requires):
-                if gate in ("data", "security", "tests") or getattr(self.gates, gate) is not None:
+                if gate in ("data", "security", "tests") or getattr(self.gates, gate):
                     continue
                 raise ValueError(
                     f"environments.{name}.requires.{index}: gate {gate!r} is required, "
