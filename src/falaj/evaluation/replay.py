@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from falaj.evaluation import bias, slices
 from falaj.evaluation.quality import JUDGED
-from falaj.evaluation.robustness import name_of
+from falaj.evaluation.robustness import shifts
 from falaj.facts.checks import CheckResult, GateReport, Verdict
 from falaj.facts.project import (
     BiasTable,
@@ -63,6 +63,8 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
         case "robustness":
             if robustness is None or gone(result, robustness):
                 return []
+            if result.metric.startswith("share"):
+                return [shared(result, robustness.max_against)]
             return [bounded(result, BELOW, robustness.max_drop)]
         case "calibration":
             table = gates.calibration
@@ -102,9 +104,20 @@ def worn(result: CheckResult, table: QualityTable) -> CheckResult:
     return replace(result, verdict=Verdict.INCONCLUSIVE, reason=f"{reason}; {result.reason}")
 
 
+def shared(result: CheckResult, limit: float) -> CheckResult:
+    """A share of all rows, that needs no bound."""
+    if result.value is None:
+        return result
+    verdict = Verdict.PASS if result.value <= limit else Verdict.FAIL
+    return replace(
+        result, verdict=verdict, limit=limit, requirement=f"at most {limit:g} of all rows"
+    )
+
+
 def gone(result: CheckResult, table: RobustnessTable) -> bool:
     """A loss of inputs that these rules do not ask about."""
-    return result.check.startswith(name_of("")) and result.check not in map(name_of, table.missing)
+    known = {one.check for one in shifts(table)}
+    return "=" in result.check and result.check not in known
 
 
 def biased(results: Sequence[CheckResult], tables: Sequence[BiasTable]) -> list[CheckResult]:
@@ -201,7 +214,7 @@ def unmeasured(
         ("bias", f"bias.{one.table.group}=\0{one.metric}") for one in bias.asked(gates.biases)
     ]
     if gates.robustness is not None:
-        wanted += [("robustness", name_of(p)) for p in gates.robustness.missing]
+        wanted += [("robustness", one.check) for one in shifts(gates.robustness)]
     if gates.calibration is not None:
         wanted.append(("calibration", "calibration.error"))
     if gates.leakage is not None:

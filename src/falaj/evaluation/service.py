@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from functools import partial
 from typing import cast
 
 import numpy as np
@@ -15,7 +16,7 @@ from falaj.evaluation.calibration import check_calibration
 from falaj.evaluation.latency import check_latency
 from falaj.evaluation.leakage import check_leakage
 from falaj.evaluation.quality import check_against_champion, check_quality
-from falaj.evaluation.robustness import check_missing, name_of
+from falaj.evaluation.robustness import Shift, check_shift, shifts
 from falaj.evaluation.sets import EvaluationSet, Reference, Scorer
 from falaj.evaluation.slices import check_slices
 from falaj.facts.checks import CheckResult, GateReport, Verdict, of_dataset
@@ -138,8 +139,17 @@ def measure(
                 calibration,
             )
         if robustness is not None:
-            for pattern in robustness.missing:
-                keep([guarded_missing(candidate, scores, score, pattern, robustness)])
+            for shift in shifts(robustness):
+                make(
+                    "robustness",
+                    partial(
+                        guarded_shift, candidate, scores, score, shift, robustness, limit, reference
+                    ),
+                    shift,
+                    robustness.max_drop,
+                    robustness.max_against,
+                    limit,
+                )
     leakage = gates.leakage
     if leakage is not None:
         make("leakage", lambda: check_leakage(candidate, reference, leakage), leakage)
@@ -177,24 +187,41 @@ def guarded(gate: str, check: Callable[[], Sequence[CheckResult]]) -> Sequence[C
         return [broken(gate, error)]
 
 
-def guarded_missing(
+def guarded_shift(
     rows: EvaluationSet,
     scores: NDArray[np.float64],
     model: Scorer,
-    pattern: str,
+    shift: Shift,
     table: RobustnessTable,
-) -> CheckResult:
+    threshold: float,
+    reference: Reference | None,
+) -> Sequence[CheckResult]:
     """A model that breaks without an input is not robust: that is a failure, not a broken check."""
+
+    def guarded_model(x: NDArray[np.float32]) -> NDArray[np.float64]:
+        try:
+            return model(x)
+        except Exception as error:
+            raise _Breaks(f"{type(error).__name__}: {error}") from None
+
     try:
-        return check_missing(rows, scores, model, pattern, table)
-    except Exception as error:
-        return CheckResult(
-            check=name_of(pattern),
+        found = check_shift(
+            rows, scores, guarded_model, shift, table, threshold=threshold, reference=reference
+        )
+    except _Breaks as breaks:
+        words = "without these inputs" if shift.kind == "missing" else "then"
+        found = CheckResult(
+            check=shift.check,
             gate="robustness",
             verdict=Verdict.FAIL,
-            reason=f"no answers without these inputs: {type(error).__name__}: {error}",
+            reason=f"no answers {words}: {breaks}",
             n=len(rows.y),
         )
+    return [found]
+
+
+class _Breaks(Exception):
+    """The model, not the check."""
 
 
 def guarded_scores(score: Scorer, rows: EvaluationSet) -> NDArray[np.float64] | CheckResult:

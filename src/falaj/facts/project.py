@@ -194,6 +194,8 @@ class BiasTable(Fact, frozen=True, kw_only=True):
 
 
 class RobustnessTable(Fact, frozen=True, kw_only=True):
+    """Columns are named by patterns such as `dep_*`, several joined by `|`."""
+
     missing: Annotated[
         tuple[Words, ...],
         _is(
@@ -201,8 +203,42 @@ class RobustnessTable(Fact, frozen=True, kw_only=True):
             "several of them joined by `|`, as when a whole feed is lost.",
             min_length=1,
         ),
-    ]
+    ] = ()
     max_drop: Annotated[float, _share("Largest loss of the quality metric for each.")] = 0.05
+    noise: Annotated[tuple[Words, ...], _is("Columns that normal noise is added to.")] = ()
+    noise_spread: Annotated[
+        float, _is("Its standard deviation, in those of the training rows.", gt=0, le=10)
+    ] = 0.1
+    out_of_range: Annotated[
+        tuple[Words, ...], _is("Columns set far above the largest value of the training.")
+    ] = ()
+    unit_error: Annotated[
+        dict[str, Annotated[float, _is("", "a number", gt=0)]],
+        _is("Columns in a wrong unit: pattern and factor, such as 1.609."),
+    ] = {}
+    unseen: Annotated[
+        tuple[Words, ...], _is("Numbered categories set to one that the training has not seen.")
+    ] = ()
+    invariant: Annotated[
+        tuple[Words, ...],
+        _is("Columns whose values must not matter: answers stay when they change."),
+    ] = ()
+    rises: Annotated[
+        tuple[Words, ...],
+        _is("Columns that never lower the answer when they rise by their spread."),
+    ] = ()
+    falls: Annotated[
+        tuple[Words, ...],
+        _is("Columns that never raise the answer when they rise by their spread."),
+    ] = ()
+    max_against: Annotated[
+        float, _share("Share of rows that may answer against `invariant`, `rises` and `falls`.")
+    ] = 0.0
+
+    @property
+    def disturbs(self) -> bool:
+        kinds = (self.missing, self.noise, self.out_of_range, self.unit_error, self.unseen)
+        return any((*kinds, self.invariant, self.rises, self.falls))
 
 
 class LatencyTable(Fact, frozen=True, kw_only=True):
@@ -299,6 +335,12 @@ class GatesTable(Fact, frozen=True, kw_only=True):
     slices: SlicesTable | None = None
     calibration: CalibrationTable | None = None
     leakage: LeakageTable | None = None
+
+    def __post_init__(self) -> None:
+        if self.robustness is not None and not self.robustness.disturbs:
+            raise ValueError(
+                "robustness.missing: nothing is disturbed; name columns for one of the kinds"
+            )
 
     @property
     def biases(self) -> tuple[BiasTable, ...]:
