@@ -56,7 +56,10 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
         case "quality" if quality is not None and result.metric:
             # Only the metric that these rules name: another one answers another question.
             if result.metric == quality.metric:
-                return [worn(bounded(result, AT_LEAST, quality.at_least), quality)]
+                side, limit = AT_LEAST, quality.at_least
+                if limit is None:
+                    side, limit = BELOW, quality.at_most
+                return [worn(bounded(result, side, limit or 0.0), quality)]
             if result.metric == f"loss of {quality.metric}":
                 return [worn(bounded(result, BELOW, quality.margin_to_champion), quality)]
             return []

@@ -14,6 +14,7 @@ from falaj.evaluation.verdicts import result_of
 from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.project import RobustnessTable
 from falaj.stats import metrics, paired
+from falaj.stats.metrics import Sample
 
 __all__ = [
     "Shift",
@@ -96,6 +97,7 @@ def check_shift(
     *,
     metric: str = "roc_auc",
     threshold: float = 0.5,
+    unit: str = "",
     reference: Reference | None = None,
 ) -> CheckResult:
     """Disturb the inputs of every row, and compare the answers on the same rows.
@@ -115,7 +117,7 @@ def check_shift(
         return told(shift, Verdict.PASS, "the schema refuses every such row", n=len(x))
     answer = model(x)
     answer = np.where(refused[:, None] if answer.ndim == 2 else refused, score, answer)
-    broken = int((~np.isfinite(answer)).reshape(len(answer), -1).any(axis=1).sum())
+    broken = int((~np.isfinite(answer)).any(axis=tuple(range(1, answer.ndim))).sum())
     if broken:
         words = "without these inputs" if shift.kind == "missing" else "then"
         reason = f"{broken} of {len(answer)} answers are no number {words}"
@@ -126,22 +128,22 @@ def check_shift(
     }
     if shift.kind in ("invariant", "rises", "falls"):
         return expected(shift, score, answer, table, details)
-    return lost(rows, score, answer, shift, table, metric, threshold, details)
+    return lost(rows, rows.sample(threshold, unit), score, answer, shift, table, metric, details)
 
 
 def lost(
     rows: EvaluationSet,
+    sample: Sample,
     score: Floats,
     answer: Floats,
     shift: Shift,
     table: RobustnessTable,
     metric: str,
-    threshold: float,
     details: dict[str, object],
 ) -> CheckResult:
     """The paired loss of the metric."""
     found = metrics.against(
-        metric, rows.sample(threshold), score, answer, margin=table.max_drop, digest=rows.digest
+        metric, sample, score, answer, margin=table.max_drop, digest=rows.digest
     )
     return result_of(
         shift.check,

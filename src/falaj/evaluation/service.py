@@ -22,11 +22,19 @@ from falaj.evaluation.slices import check_slices
 from falaj.facts.checks import CheckResult, GateReport, Verdict, of_dataset
 from falaj.facts.data import ContractReport
 from falaj.facts.project import GatesTable, RobustnessTable
+from falaj.stats.metrics import BINARY, CLASSES, MULTICLASS
 
 __all__ = ["Kept", "measure"]
 
 HALF = 0.5
-CLASSES = (0, 1)
+USUAL = {
+    "binary-classification": "roc_auc",
+    "multiclass-classification": "accuracy",
+    "regression": "r2",
+    "forecasting": "r2",
+    "ranking": "ndcg",
+}
+TWO = 2
 OnCheck = Callable[[CheckResult], None]
 Check = Callable[[], Sequence[CheckResult]]
 Kept = Callable[[str, tuple[object, ...], Check], Sequence[CheckResult]]
@@ -90,14 +98,26 @@ def measure(
     scores = guarded_scores(score, candidate)
     if isinstance(scores, CheckResult):
         keep([scores])
-    elif len(np.unique(candidate.y)) < len(CLASSES):
+    elif not len(candidate.y) or (candidate.task in CLASSES and len(np.unique(candidate.y)) < TWO):
         keep([one_class(candidate)])
     else:
         quality, biases, robustness = gates.quality, gates.biases, gates.robustness
         slices = gates.slices
+        unit = quality.unit if quality else ""
         if quality is not None:
             make(
-                "quality", lambda: [check_quality(candidate.y, scores, limit, quality, reuse=reuse)]
+                "quality",
+                lambda: [
+                    check_quality(
+                        candidate.y,
+                        scores,
+                        limit,
+                        quality,
+                        reuse=reuse,
+                        sample=candidate.sample(limit, unit),
+                        digest=candidate.digest,
+                    )
+                ],
             )
         if quality is not None and champion is not None:
             make(
@@ -110,6 +130,8 @@ def measure(
                         limit,
                         quality,
                         reuse=reuse,
+                        sample=candidate.sample(limit, unit),
+                        digest=candidate.digest,
                     )
                 ],
             )
@@ -120,14 +142,15 @@ def measure(
                 *(*biases, limit),
             )
         if slices is not None:
-            metric = quality.metric if quality else "roc_auc"
+            metric = quality.metric if quality else USUAL[candidate.task]
             make(
                 "slices",
                 lambda: check_slices(
-                    candidate, scores, limit, slices, metric, champion=champions()
+                    candidate, scores, limit, slices, metric, unit=unit, champion=champions()
                 ),
                 slices,
                 metric,
+                unit,
                 limit,
                 champion_release,
             )
@@ -139,13 +162,27 @@ def measure(
                 calibration,
             )
         if robustness is not None:
+            # A yes-or-no answer is measured by its order, whatever its own metric is.
+            own = quality.metric if quality else USUAL[candidate.task]
+            loss = "roc_auc" if candidate.task == BINARY else own
             for shift in shifts(robustness):
                 make(
                     "robustness",
                     partial(
-                        guarded_shift, candidate, scores, score, shift, robustness, limit, reference
+                        guarded_shift,
+                        candidate,
+                        scores,
+                        score,
+                        shift,
+                        robustness,
+                        limit,
+                        reference,
+                        loss,
+                        unit,
                     ),
                     shift,
+                    loss,
+                    unit,
                     robustness.max_drop,
                     robustness.max_against,
                     limit,
@@ -195,6 +232,8 @@ def guarded_shift(
     table: RobustnessTable,
     threshold: float,
     reference: Reference | None,
+    metric: str,
+    unit: str,
 ) -> Sequence[CheckResult]:
     """A model that breaks without an input is not robust: that is a failure, not a broken check."""
 
@@ -206,7 +245,15 @@ def guarded_shift(
 
     try:
         found = check_shift(
-            rows, scores, guarded_model, shift, table, threshold=threshold, reference=reference
+            rows,
+            scores,
+            guarded_model,
+            shift,
+            table,
+            metric=metric,
+            threshold=threshold,
+            unit=unit,
+            reference=reference,
         )
     except _Breaks as breaks:
         words = "without these inputs" if shift.kind == "missing" else "then"
@@ -230,15 +277,17 @@ def guarded_scores(score: Scorer, rows: EvaluationSet) -> NDArray[np.float64] | 
         found = score(rows.x)
     except Exception as error:
         return broken("quality", error)
-    if found.shape != rows.y.shape:
+    many = rows.task == MULTICLASS
+    if found.shape != ((len(rows.y), len(rows.classes)) if many else rows.y.shape):
+        what = f"{len(rows.classes)} for each" if many else "one for each"
         return CheckResult(
             check="quality.scores",
             gate="quality",
             verdict=Verdict.ERROR,
-            reason=f"got scores of shape {found.shape}, expected one for each of {len(rows.y)} rows",
+            reason=f"got scores of shape {found.shape}, expected {what} of {len(rows.y)} rows",
             n=len(rows.y),
         )
-    bad = int((~np.isfinite(found)).sum())
+    bad = int((~np.isfinite(found)).any(axis=tuple(range(1, found.ndim))).sum())
     if bad:
         return CheckResult(
             check="quality.scores",

@@ -42,6 +42,9 @@ def check_slices(
     champion: Floats | None = None,
 ) -> list[CheckResult]:
     """metric: measured where the table names none. champion: the live model's answers."""
+    if rows.task == metrics.RANKING:
+        reason = "a ranking is judged by whole queries, not by parts of its rows"
+        return [CheckResult(check=f"{GATE}.by", gate=GATE, verdict=Verdict.ERROR, reason=reason)]
     sample = rows.sample(threshold, unit)
     found: list[CheckResult] = []
     if table.by:
@@ -102,9 +105,6 @@ def searched(
     rows: EvaluationSet, sample: Sample, answer: Floats, table: SlicesTable
 ) -> list[CheckResult]:
     """The worst slices of one half of the rows, with their numbers on the other half."""
-    if sample.task == metrics.RANKING:
-        reason = "a ranking has no loss of a single row to search by: set `find = 0`"
-        return [CheckResult(check=f"{GATE}.found", gate=GATE, verdict=Verdict.ERROR, reason=reason)]
     loss = metrics.losses(sample, answer)
     finding = parts.halves(rows.digest, len(loss), sample.unit)
     least = max(table.min_rows, clearing(loss, sample, table.max_excess))

@@ -86,6 +86,9 @@ Gate = Literal[
     "leakage",
     "tests",
 ]
+Task = Literal[
+    "binary-classification", "multiclass-classification", "regression", "forecasting", "ranking"
+]
 MetricName = Literal[
     "accuracy",
     "balanced_accuracy",
@@ -124,7 +127,11 @@ class ModelTable(Fact, frozen=True, kw_only=True):
         ),
     ]
     task: Annotated[
-        Literal["binary-classification"], _is("What the model answers: yes or no, with a score.")
+        Task,
+        _is(
+            "What the model answers: yes or no with a score, one of many classes, a number, a number "
+            "of the future, or an order."
+        ),
     ]
     purpose: Annotated[str, _is("What the model is for; printed on its card.")] = ""
     intended_use: Annotated[str, _is("Who may use it how, and who may not; on its card.")] = ""
@@ -146,15 +153,57 @@ class DatasetTable(Fact, frozen=True, kw_only=True):
 
 
 class QualityTable(Fact, frozen=True, kw_only=True):
-    metric: Annotated[Literal["roc_auc", "accuracy"], _is("What is measured.")] = "roc_auc"
-    at_least: Annotated[float, _share("The metric's lower 95 % bound must reach this.")]
+    """What is better when larger has `at_least`; a loss, such as an error or log loss, `at_most`."""
+
+    metric: Annotated[MetricName, _is("What is measured, by scikit-learn's name.")] = "roc_auc"
+    at_least: Annotated[float, _share("The metric's lower 95 % bound must reach this.")] | None = (
+        None
+    )
     margin_to_champion: Annotated[
-        float, _share("Non-inferiority: how much worse than the live model is still no worse.")
+        float,
+        _share(
+            "Non-inferiority: how much worse than the live model is still no worse; of an error in "
+            "the target's unit as a share of the live model's."
+        ),
     ] = 0.01
     max_reuse: Annotated[
         int,
         _is("Candidates that one evaluation set may judge before it is worn out.", ge=1, le=10000),
     ] = 20
+    at_most: (
+        Annotated[float, _is("The loss's upper 95 % bound is below this, in its unit.", gt=0)]
+        | None
+    ) = None
+    unit: Annotated[
+        str,
+        _is(
+            "Column beside the evaluation rows of what belongs together (a customer, a day, a query): "
+            "whole units are then drawn. Needed for a ranking."
+        ),
+    ] = ""
+
+
+LOSSES: Final = (
+    "brier_score_loss",
+    "log_loss",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "root_mean_squared_error",
+)
+NUMBERS: Final = ("r2", *LOSSES[2:])
+FITTING: Final[dict[str, tuple[str, ...]]] = {
+    "binary-classification": (
+        "roc_auc", "accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision",
+        "recall", "log_loss", "brier_score_loss",
+    ),
+    "multiclass-classification": (
+        "accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "roc_auc_ovr", "log_loss",
+    ),
+    "regression": NUMBERS,
+    "forecasting": NUMBERS,
+    "ranking": ("ndcg",),
+}  # fmt: skip
 
 
 BiasMetric = Literal[
@@ -567,6 +616,7 @@ class Project(Fact, frozen=True, kw_only=True):
     pipelines: PipelinesTable = PipelinesTable()
 
     def __post_init__(self) -> None:
+        self._metrics_must_fit()
         names = [dataset.name for dataset in self.datasets]
         for index, name in enumerate(names):
             if name in names[:index]:
@@ -579,3 +629,26 @@ class Project(Fact, frozen=True, kw_only=True):
                     f"environments.{name}.requires.{index}: gate {gate!r} is required, "
                     f"but there is no [gates.{gate}]"
                 )
+
+    def _metrics_must_fit(self) -> None:
+        task, quality, slices = self.model.task, self.gates.quality, self.gates.slices
+        known = FITTING[task]
+        for table, name in ((quality, "quality"), (slices, "slices")):
+            metric = table.metric if table else None
+            if metric is not None and metric not in known:
+                raise ValueError(
+                    f"gates.{name}.metric: {metric} is not measured for a {task}; "
+                    f"write one of {', '.join(known)}"
+                )
+        if quality is None:
+            return
+        wanted, other = (
+            ("at_most", "at_least") if quality.metric in LOSSES else ("at_least", "at_most")
+        )
+        if getattr(quality, wanted) is None or getattr(quality, other) is not None:
+            raise ValueError(
+                f"gates.quality.{other if getattr(quality, other) is not None else 'metric'}: "
+                f"{quality.metric} needs `{wanted}`, and no `{other}`"
+            )
+        if task == "ranking" and not quality.unit:
+            raise ValueError("gates.quality.unit: a ranking needs the column of the query")

@@ -18,7 +18,7 @@ from falaj.base.errors import FalajError, NotFound
 from falaj.changes import service as changes
 from falaj.evaluation import rules as gate_rules
 from falaj.evaluation import security, service
-from falaj.evaluation.sets import EvaluationSet, Reference
+from falaj.evaluation.sets import EvaluationSet, Reference, Scorer
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
 from falaj.facts.data import ContractReport, Label, SuiteReport
@@ -30,6 +30,7 @@ from falaj.facts.wire import decode, digest
 from falaj.ports.ground import Ground
 from falaj.releases import build, sign
 from falaj.serving.runtimes.scoring import scorer
+from falaj.stats.metrics import BINARY, MULTICLASS
 
 if TYPE_CHECKING:
     import polars as pl
@@ -57,7 +58,7 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         latencies, broken = timed(ground, run, model, rows)
     report = service.measure(
         candidate=x,
-        score=scorer(ground.blobs.get(model.files["model.onnx"]), model.schema),
+        score=scorer_of(ground, model),
         threshold=model.threshold,
         champion=champion,
         champion_release=release.id if release else "",
@@ -172,9 +173,12 @@ def evaluation_rows(
         for name in frame.columns
         if name not in {*columns, "y"}
     }
+    classes = classes_of(model)
     return x, EvaluationSet(
         x=x,
-        y=frame["y"].to_numpy().astype(np.int8),
+        y=targets(frame["y"], model.task, classes),
+        task=model.task,
+        classes=classes,
         groups=groups,
         digest=model.evaluation,
         columns=columns,
@@ -184,6 +188,38 @@ def evaluation_rows(
             for column in model.schema.inputs[0].columns
         },
     )
+
+
+def classes_of(model: ModelVersion) -> tuple[str, ...]:
+    """Names of the classes: of the output's columns, else their places."""
+    if model.task == BINARY:
+        return ("0", "1")
+    if model.task != MULTICLASS:
+        return ()
+    wide = next(tensor for tensor in model.schema.outputs if tensor.shape[-1] > 1)
+    names = tuple(column.name for column in wide.columns)
+    return names or tuple(str(place) for place in range(wide.shape[-1]))
+
+
+def targets(y: pl.Series, task: str, classes: tuple[str, ...]) -> NDArray[Any]:
+    """Raises FalajError where a class is not one of the model's."""
+    if task == BINARY:
+        return y.to_numpy().astype(np.int8)
+    if task != MULTICLASS:
+        return y.to_numpy().astype(np.float64)
+    if y.dtype.is_numeric():
+        return y.to_numpy().astype(np.int64)
+    place = {name: number for number, name in enumerate(classes)}
+    words = [str(value) for value in y.to_list()]
+    unknown = sorted(set(words) - set(place))
+    if unknown:
+        raise FalajError(
+            "gate.unknown-class",
+            f"the held-out rows have a class {unknown[0]!r}",
+            why=f"the model answers {', '.join(classes)}",
+            fix="name all classes in the schema of falaj.Model, or leave such rows out",
+        )
+    return np.array([place[word] for word in words], np.int64)
 
 
 def reference_rows(ground: Ground, run: Run, model: ModelVersion) -> Reference | None:
@@ -250,7 +286,12 @@ def champion_of(ground: Ground, model: str) -> tuple[Release | None, Any]:
         return None, None
     release = ground.store.get(Release, moves[0].release).fact
     version = ground.store.get(ModelVersion, release.model_version).fact
-    return release, scorer(ground.blobs.get(version.files["model.onnx"]), version.schema)
+    return release, scorer_of(ground, version)
+
+
+def scorer_of(ground: Ground, model: ModelVersion) -> Scorer:
+    onnx = ground.blobs.get(model.files["model.onnx"])
+    return scorer(onnx, model.schema, many=model.task == MULTICLASS)
 
 
 def contract_reports(ground: Ground, run: Run) -> tuple[ContractReport, ...]:
