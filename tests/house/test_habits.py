@@ -20,6 +20,7 @@ CATCH_ALL = {
     "doors/predict/routes.py": "the top of a door: a bug must not take the connection down",
     "doors/predict/server.py": "the top of a door: the clock must not stop",
     "pipelines/attempt.py": "a step is code of others",
+    "pipelines/checking.py": "a project's check is code of others",
     "pipelines/loading.py": "a project's module is code of others",
     "pipelines/plan.py": "a pipeline's body and annotations are code of others",
 }

@@ -74,6 +74,9 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
             return [bounded(result, BELOW, table.max_error)] if table else []
         case "leakage":
             return leaked(result, gates.leakage) if gates.leakage else []
+        case "checks":
+            asked = [f"checks.{one.partition(':')[2]}" for one in gates.checks]
+            return [result] if result.check in asked else []
         case "latency":
             return [bounded(result, BELOW, latency.p99_ms)] if latency else []
         case _:
@@ -218,6 +221,7 @@ def unmeasured(
     ]
     if gates.robustness is not None:
         wanted += [("robustness", one.check) for one in shifts(gates.robustness)]
+    wanted += [("checks", f"checks.{one.partition(':')[2]}") for one in gates.checks]
     if gates.calibration is not None:
         wanted.append(("calibration", "calibration.error"))
     if gates.leakage is not None:

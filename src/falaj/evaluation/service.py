@@ -64,13 +64,14 @@ def measure(
     on_check: OnCheck,
     reference: Reference | None = None,
     kept: Kept = made_anew,
+    own: Check | None = None,
     suites: Sequence[CheckResult] = (),
     tests: Sequence[CheckResult] = (),
 ) -> GateReport:
     """champion: scores the candidate's own rows; None when nothing is live yet.
 
     reuse: candidates that these rows have judged before. subject: digest of the model's files.
-    reference: rows of the training. kept: remembers results by a gate's name and its rules; of the model and the rows it knows.
+    reference: rows of the training. own: makes the project's own checks. kept: remembers results by a gate's name and its rules; of the model and the rows it knows.
     suites: what other tools found in the data. tests: what the project's own tests say.
     """
     limit = HALF if threshold is None else threshold
@@ -163,8 +164,8 @@ def measure(
             )
         if robustness is not None:
             # A yes-or-no answer is measured by its order, whatever its own metric is.
-            own = quality.metric if quality else USUAL[candidate.task]
-            loss = "roc_auc" if candidate.task == BINARY else own
+            named = quality.metric if quality else USUAL[candidate.task]
+            loss = "roc_auc" if candidate.task == BINARY else named
             for shift in shifts(robustness):
                 make(
                     "robustness",
@@ -190,6 +191,8 @@ def measure(
     leakage = gates.leakage
     if leakage is not None:
         make("leakage", lambda: check_leakage(candidate, reference, leakage), leakage)
+    if gates.checks and own is not None:
+        make("checks", own)
     latency = gates.latency
     if latency is not None and latencies_us is not None:
         make("latency", lambda: [check_latency(latencies_us, latency)])

@@ -84,6 +84,7 @@ Gate = Literal[
     "slices",
     "calibration",
     "leakage",
+    "checks",
     "tests",
 ]
 Task = Literal[
@@ -384,12 +385,30 @@ class GatesTable(Fact, frozen=True, kw_only=True):
     slices: SlicesTable | None = None
     calibration: CalibrationTable | None = None
     leakage: LeakageTable | None = None
+    checks: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Meta(
+                    pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+                    extra={"noun": "module:function"},
+                ),
+            ],
+            ...,
+        ],
+        _is("The project's own checks, functions with `@falaj.check`."),
+    ] = ()
+    checks_timeout: Annotated[str, _time("All own checks together end within this.", 1, DAY)] = "5m"
 
     def __post_init__(self) -> None:
         if self.robustness is not None and not self.robustness.disturbs:
             raise ValueError(
                 "robustness.missing: nothing is disturbed; name columns for one of the kinds"
             )
+
+    @property
+    def checks_timeout_s(self) -> float:
+        return _seconds(self.checks_timeout)
 
     @property
     def biases(self) -> tuple[BiasTable, ...]:

@@ -69,6 +69,7 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         latencies_us=latencies,
         reference=reference_rows(ground, run, model),
         kept=remembered(ground, run, model, release),
+        own=lambda: own_checks(ground, model),
         reuse=reuse(ground, model.evaluation),
         subject=model.tree,
         policy=gate_rules.policy_digest(ground.project.gates, table.requires),
@@ -249,6 +250,26 @@ def times(frame: pl.DataFrame) -> NDArray[np.datetime64] | None:
         return None
     found: NDArray[np.datetime64] = frame["at"].cast(pl.Datetime("us")).to_numpy()
     return found
+
+
+def own_checks(ground: Ground, model: ModelVersion) -> Sequence[CheckResult]:
+    """The project's own checks, in a process of their own; made anew each time."""
+    gates = ground.project.gates
+    if ground.own_checks is None:
+        return ()
+    ground.tell(f"checks: {len(gates.checks)} of the project")
+    with TemporaryDirectory(dir=ground.state) as scratch:
+        folder = Path(scratch)
+        ground.blobs.copy(model.files["model.onnx"], folder / "model.onnx")
+        ground.blobs.copy(model.evaluation, folder / "rows.parquet")
+        order = {
+            "root": str(ground.root),
+            "checks": gates.checks,
+            "schema": model.schema,
+            "many": model.task == MULTICLASS,
+        }
+        (folder / "order.json").write_bytes(msgspec.json.encode(order))
+        return ground.own_checks(folder, gates.checks, gates.checks_timeout_s)
 
 
 def remembered(
