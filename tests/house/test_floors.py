@@ -121,6 +121,8 @@ HEAVY = {  # package -> where it may be imported at all
         "links/duckdb/",
         "links/frames/",
         "links/iceberg/",
+        "doors/worker/checks.py",
+        "pipelines/checking.py",
         "pipelines/model.py",
         "base/frames.py",
         "journeys/",
