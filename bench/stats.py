@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +20,18 @@ from numpy.typing import NDArray
 
 from bench.harness import HERE, QUIET, Row, compared, ours, peer, say, version, write
 from bench.stats_picture import picture
+from falaj.evaluation.service import measure
+from falaj.evaluation.sets import EvaluationSet, Reference
+from falaj.facts.checks import Verdict
+from falaj.facts.project import (
+    BiasTable,
+    CalibrationTable,
+    GatesTable,
+    LeakageTable,
+    QualityTable,
+    RobustnessTable,
+    SlicesTable,
+)
 from falaj.stats import analysis, eproc, fairness, paired
 from falaj.stats.special import ndtri
 from falaj.stats.summaries import Counts2x2, Stratum
@@ -494,6 +507,61 @@ def gates_cost(rows: int = 100_000, slices: int = 50) -> float:
     return time.process_time() - begun
 
 
+def whole_gate_cost(rows: int = 100_000, slices: int = 50) -> float:
+    """CPU seconds of `measure` itself: every gate that needs no server, on 12 inputs."""
+    rng = np.random.default_rng(31)
+    x = rng.normal(size=(rows, 12)).astype(np.float32)
+    p = 1 / (1 + np.exp(-(1.5 * x[:, 0] - 1).astype(np.float64)))
+    candidate = EvaluationSet(
+        x=x,
+        y=(rng.random(rows) < p).astype(np.int8),
+        columns=tuple(f"x{i}" for i in range(12)),
+        digest="sha256:" + "1" * 64,
+        groups={
+            "part": np.array([f"p{i:02d}" for i in range(slices)])[rng.integers(0, slices, rows)],
+            "who": np.array(["a", "b", "c", "d"])[rng.integers(0, 4, rows)],
+        },
+    )
+    gates = GatesTable(
+        quality=QualityTable(at_least=0.6),
+        slices=SlicesTable(
+            by=("part",), metric="accuracy", max_drop=0.05, at_least=0.6, max_excess=0.4
+        ),
+        calibration=CalibrationTable(max_error=0.05),
+        leakage=LeakageTable(),
+        bias=BiasTable(group="who", metrics=("equal_opportunity_ratio", "selection_ratio")),
+        robustness=RobustnessTable(missing=("x1",), noise=("x0",), invariant=("x2",)),
+    )
+
+    def score(x: NDArray[np.float32]) -> Floats:
+        return 1 / (1 + np.exp(-(1.5 * x[:, 0] - 1).astype(np.float64)))
+
+    begun = time.process_time()
+    report = measure(
+        candidate=candidate,
+        score=score,
+        threshold=0.5,
+        champion=score,
+        champion_release="live",
+        gates=gates,
+        required=("quality", "slices", "calibration", "leakage", "bias", "robustness"),
+        contracts=(),
+        security=(),
+        latencies_us=None,
+        reuse=0,
+        subject="candidate",
+        policy="policy",
+        now=datetime.now(UTC),
+        on_check=lambda _: None,
+        reference=Reference(x=rng.normal(size=(rows, 12)).astype(np.float32)),
+    )
+    spent = time.process_time() - begun
+    broken = [one for one in report.results if one.verdict is not Verdict.PASS]
+    if broken:
+        raise RuntimeError(f"a good model does not pass: {broken[0].check}: {broken[0].reason}")
+    return spent
+
+
 # --- the page ---
 
 
@@ -507,9 +575,11 @@ def main(*, quick: bool) -> int:
     found = detection(runs, kayenta_days, limit24)
     cost = drift_cost(3 if quick else 7)
     gates = statistics.median(gates_cost() for _ in range(3))
+    whole = statistics.median(whole_gate_cost() for _ in range(3))
 
     rows = [*_false_rows(false), *_detection_rows(found), *_drift_rows(cost)]
     rows.append(_alone("gates, 100,000 rows, 50 slices", gates, "s CPU", 1.0))
+    rows.append(_alone("all gates of the room, 100,000 rows, 50 slices", whole, "s CPU", 1.0))
     (HERE / "results").mkdir(exist_ok=True)
     shares = {name: {r: f.share for r, f in by.items()} for name, by in false.items()}
     (HERE / "results" / "stats.svg").write_text(picture(shares, ALPHA, runs, kayenta_days))

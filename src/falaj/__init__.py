@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from falaj.data import features
+    from falaj.pipelines.checking import check
     from falaj.pipelines.context import evidence, log, plot, seed
     from falaj.pipelines.declare import pipeline, step
     from falaj.pipelines.flow import each as map  # noqa: A004 the word that authors look for
@@ -21,6 +22,7 @@ __all__ = [
     "Dataset",
     "Model",
     "Picture",
+    "check",
     "evidence",
     "features",
     "keep",
@@ -36,6 +38,7 @@ __all__ = [
 _HOMES = {
     "Dataset": "falaj.ports.datasets",
     "Model": "falaj.pipelines.model",
+    "check": "falaj.pipelines.checking",
     "Picture": "falaj.pipelines.pictures",
     "evidence": "falaj.pipelines.context",
     "features": "falaj.data.features",  # the module itself

@@ -28,6 +28,7 @@ from falaj.links.frames.codecs import codecs
 from falaj.links.git.code import read_code
 from falaj.links.iceberg.reader import IcebergTables
 from falaj.links.keyring.keys import KeyRing
+from falaj.links.local.checks import own_checks
 from falaj.links.local.probe import LocalProber
 from falaj.links.local.target import LocalTarget
 from falaj.links.python.environment import read_environment
@@ -228,6 +229,7 @@ class Works:
             on_step=on_step,
             tables=table_readers(state),
             sql=duckdb_engine(),
+            own_checks=own_checks,
             tester=tester,
             evidence=evidence_readers,
             mirror=mirror,

@@ -123,6 +123,8 @@ HEAVY = {  # package -> where it may be imported at all
         "links/frames/",
         "links/iceberg/",
         "links/skops/",
+        "doors/worker/checks.py",
+        "pipelines/checking.py",
         "pipelines/model.py",
         "base/frames.py",
         "journeys/",

@@ -22,6 +22,7 @@ CATCH_ALL = {
     "doors/predict/server.py": "the top of a door: the clock must not stop",
     "links/feast/child.py": "the edge of a process: what breaks in it is an answer",
     "pipelines/attempt.py": "a step is code of others",
+    "pipelines/checking.py": "a project's check is code of others",
     "pipelines/loading.py": "a project's module is code of others",
     "pipelines/plan.py": "a pipeline's body and annotations are code of others",
 }

@@ -205,3 +205,28 @@ def test_the_banks_own_decisions(project, group):
     hits, rows, *bounds, told = DECISIONS[group]
     assert (one.hits, one.rows, one.verdict) == (hits, rows, told)
     assert one.bounds == pytest.approx(tuple(bounds), abs=6e-5)
+
+
+# What slices, calibration and leakage say of the same model.
+MORE = {
+    "slices.race_sex=race_sex is black men drop": ("inconclusive", 0.1662, 0.1098, 0.2286),
+    "slices.vr=vr is 1 drop": ("pass", 0.0524, 0.0363, 0.0689),
+    "slices.found=chist is 0": ("inconclusive", 0.2249, 0.1704, 0.2821),
+    "calibration.error": ("pass", 0.0, 0.0, 0.0268),
+}
+
+
+def test_the_average_hides_who_is_served_badly(project):
+    _, _, checks = gate(project, *GATES["equal opportunity"][0])
+    for name, (verdict, *numbers) in MORE.items():
+        assert checks[name]["verdict"] == verdict
+        assert [checks[name][key] for key in ("value", "low", "high")] == pytest.approx(
+            numbers, abs=6e-5
+        )
+    assert checks["slices.race_sex=race_sex is black men drop"]["n_needed"] == 4460
+    assert "Hispanic women (22 rows" in checks["slices.race_sex too small"]["reason"]
+    assert len(checks["calibration.error"]["details"]["reliability"]) == 15
+    assert checks["leakage.target"]["verdict"] == "pass"
+    assert "obrat (AUC 0.6374)" in checks["leakage.target"]["reason"]
+    # Each row was held out from the model that judges it, and the file says so.
+    assert checks["leakage.duplicates"]["value"] == 1.0

@@ -26,6 +26,7 @@ AT = "2026-03-01T12:00:00Z"
 # Where a type alone does not say what makes sense.
 WORDS: dict[str, Any] = {
     "EnvironmentTable.requires": ["quality", "security"],
+    "QualityTable.at_most": None,  # a metric has one limit
     "ModelTable.pipeline": "pipeline:delay",
     "RolloutPlan.steps_pct": [5, 25, 100],
     "RolloutTable.steps_pct": [5, 25, 100],
@@ -59,8 +60,8 @@ def representative(kind: type[Fact]) -> dict[str, Any]:
 def struct(info: Any) -> dict[str, Any]:
     made = {}
     for field in info.fields:
-        said = WORDS.get(f"{info.cls.__name__}.{field.encode_name}")
-        made[field.encode_name] = said if said is not None else value(field.type, field.encode_name)
+        at = f"{info.cls.__name__}.{field.encode_name}"
+        made[field.encode_name] = WORDS[at] if at in WORDS else value(field.type, field.encode_name)
     return made
 
 

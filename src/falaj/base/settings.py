@@ -74,7 +74,7 @@ def settings(kind: type[msgspec.Struct]) -> list[Setting]:
 
 
 def _check(kind: kinds.Type, value: object, path: Path) -> Iterator[Mistake]:
-    kind, extra = _bare(kind)
+    kind, extra = _bare(_meant(kind, value))
     match kind:
         case kinds.StructType():
             yield from _check_table(kind, value, path)
@@ -109,6 +109,16 @@ def _bare(kind: kinds.Type) -> tuple[kinds.Type, dict[str, Any]]:
             kind = next(t for t in kind.types if not isinstance(t, kinds.NoneType))
         else:
             return kind, extra
+
+
+def _meant(kind: kinds.Type, value: object) -> kinds.Type:
+    """Where one table or a list of them may stand: the one that the value looks like."""
+    inner = kind
+    while isinstance(inner, kinds.Metadata):
+        inner = inner.type
+    if isinstance(inner, kinds.UnionType) and isinstance(value, list | tuple):
+        return next((t for t in inner.types if isinstance(t, kinds.VarTupleType)), kind)
+    return kind
 
 
 def _check_table(kind: kinds.StructType, value: object, path: Path) -> Iterator[Mistake]:

@@ -1,6 +1,8 @@
-"""Quality: the lower bound of the metric, and no real loss against the live model."""
+"""Quality: the bound of the metric, and no real loss against the live model."""
 
 from __future__ import annotations
+
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,36 +10,47 @@ from numpy.typing import NDArray
 from falaj.evaluation.verdicts import result_of
 from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.project import QualityTable
-from falaj.stats import paired
-from falaj.stats.intervals import wilson
+from falaj.stats import metrics, paired
+from falaj.stats.metrics import METRICS, Sample
 
 __all__ = ["JUDGED", "check_against_champion", "check_quality"]
 
 GATE = "quality"
 JUDGED = "candidates_judged_before"
+SEED: Final = "sha256:0"  # of the bootstrap, where the rows have no digest
 Floats = NDArray[np.float64]
 
 
 def check_quality(
-    y: NDArray[np.int8], score: Floats, threshold: float, table: QualityTable, *, reuse: int
+    y: NDArray[Any],
+    score: Floats,
+    threshold: float,
+    table: QualityTable,
+    *,
+    reuse: int,
+    sample: Sample | None = None,
+    digest: str = SEED,
 ) -> CheckResult:
-    """The metric's one-sided 95 % lower bound reaches the requirement.
+    """The metric's one-sided 95 % bound reaches the requirement.
 
     reuse: how many candidates these rows have judged before; a set that judged too many is worn
-    out, and its verdict is inconclusive at best.
+    out, and its verdict is inconclusive at best. sample: y with its task, where it is not binary.
     """
-    if table.metric == "roc_auc":
-        found = paired.auc_verdict(y, score, at_least=table.at_least)
-    else:
-        right = int(((score > threshold) == (y == 1)).sum())
-        bounds = wilson(right, len(y), tail=0.05)
-        found = paired.verdict_at_least(bounds, table.at_least, len(y), what="accuracy")
+    rows = sample or Sample(y, threshold=threshold)
+    found = metrics.alone(
+        table.metric, rows, score, at_least=table.at_least, at_most=table.at_most, digest=digest
+    )
+    words = (
+        f"lower bound >= {table.at_least:g}"
+        if table.at_least is not None
+        else f"upper bound < {table.at_most:g}"
+    )
     return result_of(
         f"{GATE}.{table.metric}",
         GATE,
         worn(found, reuse, table),
         metric=table.metric,
-        requirement=f"lower bound >= {table.at_least:g}",
+        requirement=words,
         details={JUDGED: reuse},
     )
 
@@ -50,40 +63,41 @@ def worn(found: paired.Verdict, reuse: int, table: QualityTable) -> paired.Verdi
 
 
 def check_against_champion(
-    y: NDArray[np.int8],
+    y: NDArray[Any],
     score: Floats,
     champion: Floats,
     threshold: float,
     table: QualityTable,
     *,
     reuse: int,
+    sample: Sample | None = None,
+    digest: str = SEED,
 ) -> CheckResult:
     """Non-inferior to the live model on the same rows: the loss's upper bound is below the margin.
 
     Not "better": an equal model may pass, and with few rows a good one may be inconclusive.
     """
     check = f"{GATE}.against_champion"
-    broken = int((~np.isfinite(champion)).sum())
+    if champion.shape != score.shape:
+        return refused(check, f"the live model answers {champion.shape}, this one {score.shape}")
+    broken = int((~np.isfinite(champion)).reshape(len(y), -1).any(axis=1).sum())
     if broken:
         # A live model without answers would count as "no" and make any candidate look better.
-        return CheckResult(
-            check=check,
-            gate=GATE,
-            verdict=Verdict.ERROR,
-            reason=f"{broken} of {len(y)} scores of the live model are no number",
-            n=len(y),
+        return refused(
+            check, f"{broken} of {len(y)} scores of the live model are no number", len(y)
         )
-    if table.metric == "roc_auc":
-        found = paired.auc_difference_verdict(y, champion, score, margin=table.margin_to_champion)
-    else:
-        mine, live = (score > threshold) == (y == 1), (champion > threshold) == (y == 1)
-        b, c = int((live & ~mine).sum()), int((mine & ~live).sum())
-        found = paired.error_difference_verdict(b, c, len(y), margin=table.margin_to_champion)
+    rows, margin = sample or Sample(y, threshold=threshold), table.margin_to_champion
+    found = metrics.against(table.metric, rows, champion, score, margin=margin, digest=digest)
+    share = " of the live model's" if METRICS[table.metric].relative else ""
     return result_of(
         check,
         GATE,
         worn(found, reuse, table),
         metric=f"loss of {table.metric}",
-        requirement=f"upper bound < {table.margin_to_champion:g}",
+        requirement=f"upper bound < {margin:g}{share}",
         details={JUDGED: reuse},
     )
+
+
+def refused(check: str, reason: str, n: int = 0) -> CheckResult:
+    return CheckResult(check=check, gate=GATE, verdict=Verdict.ERROR, reason=reason, n=n)

@@ -10,20 +10,22 @@ from collections.abc import Sequence
 
 import numpy as np
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
-from falaj.evaluation.bias import RATES, told
+from falaj.evaluation import bias, slices
 from falaj.evaluation.latency import MEMORY, check_memory
 from falaj.evaluation.quality import JUDGED
-from falaj.evaluation.robustness import name_of
+from falaj.evaluation.robustness import shifts
 from falaj.facts.checks import CheckResult, GateReport, Verdict
 from falaj.facts.project import (
     BiasTable,
     GatesTable,
     LatencyTable,
+    LeakageTable,
     QualityTable,
     RobustnessTable,
+    SlicesTable,
 )
-from falaj.stats.fairness import axes_of, ratio_gate
 
 __all__ = ["replay"]
 
@@ -37,7 +39,10 @@ def replay(
     """The report as these rules would have made it, from the numbers that are stored."""
     results: list[CheckResult] = []
     for result in report.results:
-        results += decided(result, gates)
+        if result.gate not in ("bias", "slices"):
+            results += decided(result, gates)
+    results += biased([r for r in report.results if r.gate == "bias"], gates.biases)
+    results += sliced([r for r in report.results if r.gate == "slices"], gates.slices)
     results += unmeasured(results, gates, compared=report.champion != "")
     return replace(
         report, policy=policy, required=tuple(required), results=tuple(results), waivers=()
@@ -53,16 +58,27 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
         case "quality" if quality is not None and result.metric:
             # Only the metric that these rules name: another one answers another question.
             if result.metric == quality.metric:
-                return [worn(bounded(result, AT_LEAST, quality.at_least), quality)]
+                side, limit = AT_LEAST, quality.at_least
+                if limit is None:
+                    side, limit = BELOW, quality.at_most
+                return [worn(bounded(result, side, limit or 0.0), quality)]
             if result.metric == f"loss of {quality.metric}":
                 return [worn(bounded(result, BELOW, quality.margin_to_champion), quality)]
             return []
-        case "bias":
-            return biased(result, gates.bias) if gates.bias else []
         case "robustness":
             if robustness is None or gone(result, robustness):
                 return []
+            if result.metric.startswith("share"):
+                return [shared(result, robustness.max_against)]
             return [bounded(result, BELOW, robustness.max_drop)]
+        case "calibration":
+            table = gates.calibration
+            return [bounded(result, BELOW, table.max_error)] if table else []
+        case "leakage":
+            return leaked(result, gates.leakage) if gates.leakage else []
+        case "checks":
+            asked = [f"checks.{one.partition(':')[2]}" for one in gates.checks]
+            return [result] if result.check in asked else []
         case "latency":
             return served(result, latency) if latency else []
         case _:
@@ -106,35 +122,101 @@ def worn(result: CheckResult, table: QualityTable) -> CheckResult:
     return replace(result, verdict=Verdict.INCONCLUSIVE, reason=f"{reason}; {result.reason}")
 
 
+def shared(result: CheckResult, limit: float) -> CheckResult:
+    """A share of all rows, that needs no bound."""
+    if result.value is None:
+        return result
+    verdict = Verdict.PASS if result.value <= limit else Verdict.FAIL
+    return replace(
+        result, verdict=verdict, limit=limit, requirement=f"at most {limit:g} of all rows"
+    )
+
+
 def gone(result: CheckResult, table: RobustnessTable) -> bool:
     """A loss of inputs that these rules do not ask about."""
-    return result.check.startswith(name_of("")) and result.check not in map(name_of, table.missing)
+    known = {one.check for one in shifts(table)}
+    return "=" in result.check and result.check not in known
 
 
-def biased(result: CheckResult, table: BiasTable) -> list[CheckResult]:
-    """Counts are stored, so the whole gate is decided again, with its adjusted p-values."""
-    prefix = f"bias.{table.group}="
-    counts = result.details.get("counts")
-    if not result.check.startswith(prefix) or result.metric != table.metric or not counts:
-        return []
-    groups = sorted(counts)
-    axes = axes_of(groups)
-    cells = np.zeros((len(groups), 2, 2), dtype=np.int64)
-    row = 1 if RATES[table.metric] == "tpr" else 0
-    for place, group in enumerate(groups):
-        hits, rows = counts[group]
-        cells[place, row] = (rows - hits, hits)
-    found = ratio_gate(
-        axes.cube(cells),
-        axes,
-        RATES[table.metric],
-        at_least=table.at_least,
+def biased(results: Sequence[CheckResult], tables: Sequence[BiasTable]) -> list[CheckResult]:
+    """Counts are stored, so all is decided again, with p-values adjusted for what is asked now."""
+    stored: dict[tuple[str, str], CheckResult] = {}
+    for result in results:
+        if "counts" in result.details:
+            column = result.details.get("group") or result.check[len("bias.") :].partition("=")[0]
+            stored.setdefault((column, result.metric), result)
+    wanted, counts = [], {}
+    for one in bias.asked(tables):
+        known = stored.get((one.table.group, one.metric))
+        if known is None:
+            continue
         # The default is the largest group by all rows, which the rate's own counts do not tell.
-        reference=table.reference or result.details["reference"],
-        small_groups=table.small_groups,
-    )
-    group = result.check.removeprefix(prefix)
-    return [told(table, found, one) for one in found.groups if one.group == group]
+        reference = one.table.reference or known.details["reference"]
+        key = f"{one.table.group}\0{one.metric}"
+        wanted.append(one._replace(table=replace(one.table, group=key, reference=reference)))
+        counts[key] = cells_of(known, one.metric)
+    made = bias.decided(wanted, counts)
+    return [
+        replace(
+            result,
+            check=named(result.check, result.metric),
+            details=result.details | {"group": result.details["group"].partition("\0")[0]},
+        )
+        for result in made
+    ]
+
+
+def named(check: str, metric: str) -> str:
+    return check.replace(f"\0{metric}", "")
+
+
+def cells_of(result: CheckResult, metric: str) -> dict[str, NDArray[np.int64]]:
+    """Hits and rows of the rate, where the rate looks for them."""
+    row = 1 if bias.RATES[metric] == "tpr" else 0
+    found = {}
+    for group, (hits, rows) in result.details["counts"].items():
+        cells = np.zeros((2, 2), dtype=np.int64)
+        cells[row] = (rows - hits, hits)
+        found[group] = cells
+    return found
+
+
+def leaked(result: CheckResult, table: LeakageTable) -> list[CheckResult]:
+    """A share is what it is; a telling input is held against its bound. A copy stays a copy."""
+    if result.check == "leakage.time":
+        return [result] if table.by_time else []
+    if result.limit is None or result.value is None or result.low is None:
+        return [result]
+    if result.check == "leakage.duplicates":
+        verdict = Verdict.PASS if result.value <= table.max_duplicates else Verdict.FAIL
+        limit = table.max_duplicates
+        words = f"at most {limit:g}"
+    elif result.details["copies"] or result.details["column"] in table.allowed:
+        return [result]
+    else:
+        limit = table.max_alone
+        words = f"no input alone reaches {limit:g}"
+        doubt = Verdict.INCONCLUSIVE if result.value >= limit else Verdict.PASS
+        verdict = Verdict.FAIL if result.low >= limit else doubt
+    return [replace(result, verdict=verdict, limit=limit, requirement=words)]
+
+
+def sliced(results: Sequence[CheckResult], table: SlicesTable | None) -> list[CheckResult]:
+    """All slices at once: the family of the adjusted p-values changes with the rules."""
+    if table is None:
+        return []
+    once = {result.check.removesuffix(" drop"): result for result in results}
+    again = slices.decided(list(once.values()), table)
+    return [
+        replace(
+            result,
+            verdict=Verdict.PASS if table.small_slices == "report" else Verdict.INCONCLUSIVE,
+        )
+        if "small" in result.details
+        else result
+        for result in again
+        if "small" not in result.details or result.details["by"] in table.by
+    ]
 
 
 def unmeasured(
@@ -146,24 +228,40 @@ def unmeasured(
         wanted.append(("quality", f"quality.{gates.quality.metric}"))
         if compared:
             wanted.append(("quality", "quality.against_champion"))
-    if gates.bias is not None:
-        wanted.append(("bias", f"bias.{gates.bias.group}="))
+    wanted += [
+        ("bias", f"bias.{one.table.group}=\0{one.metric}") for one in bias.asked(gates.biases)
+    ]
     if gates.robustness is not None:
-        wanted += [("robustness", name_of(p)) for p in gates.robustness.missing]
+        wanted += [("robustness", one.check) for one in shifts(gates.robustness)]
+    wanted += [("checks", f"checks.{one.partition(':')[2]}") for one in gates.checks]
+    if gates.calibration is not None:
+        wanted.append(("calibration", "calibration.error"))
+    if gates.leakage is not None:
+        wanted += [("leakage", f"leakage.{kind}") for kind in ("target", "duplicates")]
+    if gates.slices is not None:
+        wanted += [("slices", f"slices.{by}") for by in gates.slices.by]
+        wanted += [("slices", "slices.found")] if gates.slices.find else []
     if gates.latency is not None:
         wanted.append(("latency", "latency.p99"))
         if gates.latency.max_memory_mb is not None:
             wanted.append(("latency", "latency.memory"))
     known = [result.check for result in results]
+    rates = {
+        f"bias.{r.details['group']}=\0{r.metric}" for r in results if "counts" in r.details
+    } | {f"{r.check}=\0{r.metric}" for r in results if r.gate == "bias"}
     return [
         CheckResult(
-            check=check.rstrip("="),
+            check=check.partition("=")[0],
             gate=gate,
             verdict=Verdict.INCONCLUSIVE,
             reason="the stored evidence does not hold it: run `falaj gate` under this policy",
         )
         for gate, check in wanted
-        if not any(
-            name == check or (check.endswith("=") and name.startswith(check)) for name in known
+        if check not in rates
+        and not any(
+            name == check
+            or (check.endswith("=") and name.startswith(check))
+            or (gate == "slices" and name.startswith((f"{check}=", f"{check} too small")))
+            for name in known
         )
     ]

@@ -41,7 +41,7 @@ class CheckResult(Fact, frozen=True, kw_only=True):
     """
 
     check: str  # e.g. `quality.roc_auc`, `bias.origin=JFK`
-    gate: str  # data | quality | bias | robustness | latency | security | tests; data-shown: only told
+    gate: str  # facts/project.py, Gate; data-shown: only told
     verdict: Verdict
     reason: str
     metric: str = ""

@@ -17,12 +17,14 @@ from falaj.facts.wire import Fact
 
 __all__ = [
     "BiasTable",
+    "CalibrationTable",
     "DatasetTable",
     "DriftTable",
     "EnvironmentTable",
     "GatesTable",
     "LabelsTable",
     "LatencyTable",
+    "LeakageTable",
     "LearningTable",
     "LinksTable",
     "MlflowTable",
@@ -36,6 +38,7 @@ __all__ = [
     "QualityTable",
     "RobustnessTable",
     "RolloutTable",
+    "SlicesTable",
 ]
 
 DAY: Final = 86400.0
@@ -73,7 +76,41 @@ Country = Annotated[
     str, Meta(pattern=r"^[A-Za-z]{2}$", extra={"noun": "a country in two letters (ISO 3166)"})
 ]
 Words = Annotated[str, Meta(min_length=1)]
-Gate = Literal["data", "quality", "bias", "robustness", "latency", "security", "tests"]
+Gate = Literal[
+    "data",
+    "quality",
+    "bias",
+    "robustness",
+    "latency",
+    "security",
+    "slices",
+    "calibration",
+    "leakage",
+    "checks",
+    "tests",
+]
+Task = Literal[
+    "binary-classification", "multiclass-classification", "regression", "forecasting", "ranking"
+]
+MetricName = Literal[
+    "accuracy",
+    "balanced_accuracy",
+    "brier_score_loss",
+    "f1",
+    "f1_macro",
+    "f1_weighted",
+    "log_loss",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "ndcg",
+    "precision",
+    "r2",
+    "recall",
+    "roc_auc",
+    "roc_auc_ovr",
+    "root_mean_squared_error",
+]
 Watched = Literal["errors", "latency", "labels"]
 
 
@@ -93,7 +130,11 @@ class ModelTable(Fact, frozen=True, kw_only=True):
         ),
     ]
     task: Annotated[
-        Literal["binary-classification"], _is("What the model answers: yes or no, with a score.")
+        Task,
+        _is(
+            "What the model answers: yes or no with a score, one of many classes, a number, a number "
+            "of the future, or an order."
+        ),
     ]
     purpose: Annotated[str, _is("What the model is for; printed on its card.")] = ""
     intended_use: Annotated[str, _is("Who may use it how, and who may not; on its card.")] = ""
@@ -115,32 +156,98 @@ class DatasetTable(Fact, frozen=True, kw_only=True):
 
 
 class QualityTable(Fact, frozen=True, kw_only=True):
-    metric: Annotated[Literal["roc_auc", "accuracy"], _is("What is measured.")] = "roc_auc"
-    at_least: Annotated[float, _share("The metric's lower 95 % bound must reach this.")]
+    """What is better when larger has `at_least`; a loss, such as an error or log loss, `at_most`."""
+
+    metric: Annotated[MetricName, _is("What is measured, by scikit-learn's name.")] = "roc_auc"
+    at_least: Annotated[float, _share("The metric's lower 95 % bound must reach this.")] | None = (
+        None
+    )
     margin_to_champion: Annotated[
-        float, _share("Non-inferiority: how much worse than the live model is still no worse.")
+        float,
+        _share(
+            "Non-inferiority: how much worse than the live model is still no worse; of an error in "
+            "the target's unit as a share of the live model's."
+        ),
     ] = 0.01
     max_reuse: Annotated[
         int,
         _is("Candidates that one evaluation set may judge before it is worn out.", ge=1, le=10000),
     ] = 20
+    at_most: (
+        Annotated[float, _is("The loss's upper 95 % bound is below this, in its unit.", gt=0)]
+        | None
+    ) = None
+    unit: Annotated[
+        str,
+        _is(
+            "Column beside the evaluation rows of what belongs together (a customer, a day, a query): "
+            "whole units are then drawn. Needed for a ranking."
+        ),
+    ] = ""
+
+
+LOSSES: Final = (
+    "brier_score_loss",
+    "log_loss",
+    "mean_absolute_error",
+    "mean_absolute_percentage_error",
+    "mean_squared_error",
+    "root_mean_squared_error",
+)
+NUMBERS: Final = ("r2", *LOSSES[2:])
+FITTING: Final[dict[str, tuple[str, ...]]] = {
+    "binary-classification": (
+        "roc_auc", "accuracy", "balanced_accuracy", "f1", "f1_macro", "f1_weighted", "precision",
+        "recall", "log_loss", "brier_score_loss",
+    ),
+    "multiclass-classification": (
+        "accuracy", "balanced_accuracy", "f1_macro", "f1_weighted", "roc_auc_ovr", "log_loss",
+    ),
+    "regression": NUMBERS,
+    "forecasting": NUMBERS,
+    "ranking": ("ndcg",),
+}  # fmt: skip
+
+
+BiasMetric = Literal[
+    "equal_opportunity_ratio",
+    "selection_ratio",
+    "equal_opportunity_difference",
+    "selection_difference",
+    "false_positive_rate_difference",
+]
 
 
 class BiasTable(Fact, frozen=True, kw_only=True):
-    group: Annotated[Words, _is("The column whose groups are compared.")]
+    """One table, or a list of them (`[[gates.bias]]`): failures are Holm's over all of them."""
+
+    group: Annotated[
+        Words,
+        _is("The column whose groups are compared; `race,sex` crosses two. Never an input's name."),
+    ]
     metric: Annotated[
-        Literal["equal_opportunity_ratio", "selection_ratio"],
-        _is("Ratio of true positive rates, or of positive answers."),
+        BiasMetric,
+        _is("Ratio or difference of true positive rates, of positive answers, of false positives."),
     ] = "equal_opportunity_ratio"
-    at_least: Annotated[float, _share("Each group's lower bound must reach this.")] = 0.8
-    reference: Annotated[str, _is("The group compared with; nothing: the largest.")] = ""
+    at_least: Annotated[float, _share("Each group's lower bound of a ratio must reach this.")] = 0.8
+    reference: Annotated[
+        str, _is("The group compared with, crossed as `white|men`; nothing: the largest.")
+    ] = ""
     small_groups: Annotated[
         Literal["inconclusive", "report"],
         _is("Groups too small to judge hold the gate, or are only reported."),
     ] = "inconclusive"
+    metrics: Annotated[
+        tuple[BiasMetric, ...], _is("More than one: all are asked for, `metric` is then left out.")
+    ] = ()
+    at_most: Annotated[
+        float, _share("Each group's bounds of a difference lie within plus and minus this.")
+    ] = 0.1
 
 
 class RobustnessTable(Fact, frozen=True, kw_only=True):
+    """Columns are named by patterns such as `dep_*`, several joined by `|`."""
+
     missing: Annotated[
         tuple[Words, ...],
         _is(
@@ -148,8 +255,42 @@ class RobustnessTable(Fact, frozen=True, kw_only=True):
             "several of them joined by `|`, as when a whole feed is lost.",
             min_length=1,
         ),
-    ]
+    ] = ()
     max_drop: Annotated[float, _share("Largest loss of the quality metric for each.")] = 0.05
+    noise: Annotated[tuple[Words, ...], _is("Columns that normal noise is added to.")] = ()
+    noise_spread: Annotated[
+        float, _is("Its standard deviation, in those of the training rows.", gt=0, le=10)
+    ] = 0.1
+    out_of_range: Annotated[
+        tuple[Words, ...], _is("Columns set far above the largest value of the training.")
+    ] = ()
+    unit_error: Annotated[
+        dict[str, Annotated[float, _is("", "a number", gt=0)]],
+        _is("Columns in a wrong unit: pattern and factor, such as 1.609."),
+    ] = {}
+    unseen: Annotated[
+        tuple[Words, ...], _is("Numbered categories set to one that the training has not seen.")
+    ] = ()
+    invariant: Annotated[
+        tuple[Words, ...],
+        _is("Columns whose values must not matter: answers stay when they change."),
+    ] = ()
+    rises: Annotated[
+        tuple[Words, ...],
+        _is("Columns that never lower the answer when they rise by their spread."),
+    ] = ()
+    falls: Annotated[
+        tuple[Words, ...],
+        _is("Columns that never raise the answer when they rise by their spread."),
+    ] = ()
+    max_against: Annotated[
+        float, _share("Share of rows that may answer against `invariant`, `rises` and `falls`.")
+    ] = 0.0
+
+    @property
+    def disturbs(self) -> bool:
+        kinds = (self.missing, self.noise, self.out_of_range, self.unit_error, self.unseen)
+        return any((*kinds, self.invariant, self.rises, self.falls))
 
 
 class LatencyTable(Fact, frozen=True, kw_only=True):
@@ -170,13 +311,124 @@ class LatencyTable(Fact, frozen=True, kw_only=True):
     ) = None
 
 
+class SlicesTable(Fact, frozen=True, kw_only=True):
+    """Parts of the evaluation rows: those that are declared, and the worst that are found."""
+
+    by: Annotated[
+        tuple[Words, ...],
+        _is("Columns whose values make slices; `origin,carrier` crosses two of them."),
+    ] = ()
+    metric: Annotated[
+        MetricName | None, _is("Measured in each slice; nothing: the metric of the quality gate.")
+    ] = None
+    at_least: (
+        Annotated[float, _share("The metric's lower bound in each declared slice must reach this.")]
+        | None
+    ) = None
+    at_most: (
+        Annotated[float, _is("A loss's upper bound in each declared slice is below this.", ge=0)]
+        | None
+    ) = None
+    max_drop: (
+        Annotated[float, _share("How much worse a declared slice may be than all rows together.")]
+        | None
+    ) = None
+    find: Annotated[
+        int,
+        _is(
+            "Worst slices that are searched on half of the rows, judged on the other.", ge=0, le=20
+        ),
+    ] = 5
+    max_excess: Annotated[
+        float,
+        _share(
+            "How much larger the loss of a found slice may be: share of wrong answers, or of MAE."
+        ),
+    ] = 0.1
+    min_rows: Annotated[int, _is("Smaller slices are not judged.", ge=30, le=1_000_000)] = 100
+    small_slices: Annotated[
+        Literal["report", "inconclusive"],
+        _is("Declared slices too small to judge are only reported, or hold the gate."),
+    ] = "report"
+
+    def __post_init__(self) -> None:
+        limits = (self.at_least, self.at_most, self.max_drop)
+        if self.by and limits == (None, None, None):
+            raise ValueError("by: declared slices need at_least, at_most or max_drop")
+        if not self.by and not self.find:
+            raise ValueError("find: without declared slices and without a search nothing is judged")
+
+
+class CalibrationTable(Fact, frozen=True, kw_only=True):
+    max_error: Annotated[
+        float, _share("The calibration error's upper bound is below this, in probability.")
+    ]
+    bins: Annotated[int, _is("Bins of equal mass.", ge=2, le=100)] = 15
+
+
+class LeakageTable(Fact, frozen=True, kw_only=True):
+    """Signs that the evaluation rows are easier than life."""
+
+    max_alone: Annotated[
+        float,
+        _share(
+            "AUC (of a number: rank correlation) with the target that no input alone may reach."
+        ),
+    ] = 0.98
+    allowed: Annotated[
+        tuple[Words, ...],
+        _is("Inputs that may tell the target alone, because they are known then."),
+    ] = ()
+    max_duplicates: Annotated[
+        float, _share("Share of test rows that may stand among the training rows, value for value.")
+    ] = 0.01
+    by_time: Annotated[
+        bool,
+        _is("Where `at` stands in reference and test rows, training must be older than the test."),
+    ] = True
+
+
 class GatesTable(Fact, frozen=True, kw_only=True):
     """A gate that an environment requires must stand here; data, security, tests need no table."""
 
     quality: QualityTable | None = None
-    bias: BiasTable | None = None
+    bias: BiasTable | tuple[BiasTable, ...] | None = None
     robustness: RobustnessTable | None = None
     latency: LatencyTable | None = None
+    slices: SlicesTable | None = None
+    calibration: CalibrationTable | None = None
+    leakage: LeakageTable | None = None
+    checks: Annotated[
+        tuple[
+            Annotated[
+                str,
+                Meta(
+                    pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$",
+                    extra={"noun": "module:function"},
+                ),
+            ],
+            ...,
+        ],
+        _is("The project's own checks, functions with `@falaj.check`."),
+    ] = ()
+    checks_timeout: Annotated[str, _time("All own checks together end within this.", 1, DAY)] = "5m"
+
+    def __post_init__(self) -> None:
+        if self.robustness is not None and not self.robustness.disturbs:
+            raise ValueError(
+                "robustness.missing: nothing is disturbed; name columns for one of the kinds"
+            )
+
+    @property
+    def checks_timeout_s(self) -> float:
+        return _seconds(self.checks_timeout)
+
+    @property
+    def biases(self) -> tuple[BiasTable, ...]:
+        """All bias tables, in the order of the file."""
+        if self.bias is None:
+            return ()
+        return (self.bias,) if isinstance(self.bias, BiasTable) else self.bias
 
 
 class RolloutTable(Fact, frozen=True, kw_only=True):
@@ -441,15 +693,39 @@ class Project(Fact, frozen=True, kw_only=True):
     links: LinksTable = LinksTable()
 
     def __post_init__(self) -> None:
+        self._metrics_must_fit()
         names = [dataset.name for dataset in self.datasets]
         for index, name in enumerate(names):
             if name in names[:index]:
                 raise ValueError(f"datasets.{index}.name: {name!r} stands twice")
         for name, environment in self.environments.items():
             for index, gate in enumerate(environment.requires):
-                if gate in ("data", "security", "tests") or getattr(self.gates, gate) is not None:
+                if gate in ("data", "security", "tests") or getattr(self.gates, gate):
                     continue
                 raise ValueError(
                     f"environments.{name}.requires.{index}: gate {gate!r} is required, "
                     f"but there is no [gates.{gate}]"
                 )
+
+    def _metrics_must_fit(self) -> None:
+        task, quality, slices = self.model.task, self.gates.quality, self.gates.slices
+        known = FITTING[task]
+        for table, name in ((quality, "quality"), (slices, "slices")):
+            metric = table.metric if table else None
+            if metric is not None and metric not in known:
+                raise ValueError(
+                    f"gates.{name}.metric: {metric} is not measured for a {task}; "
+                    f"write one of {', '.join(known)}"
+                )
+        if quality is None:
+            return
+        wanted, other = (
+            ("at_most", "at_least") if quality.metric in LOSSES else ("at_least", "at_most")
+        )
+        if getattr(quality, wanted) is None or getattr(quality, other) is not None:
+            raise ValueError(
+                f"gates.quality.{other if getattr(quality, other) is not None else 'metric'}: "
+                f"{quality.metric} needs `{wanted}`, and no `{other}`"
+            )
+        if task == "ranking" and not quality.unit:
+            raise ValueError("gates.quality.unit: a ranking needs the column of the query")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
@@ -16,7 +18,7 @@ from falaj.base.errors import FalajError, NotFound
 from falaj.changes import service as changes
 from falaj.evaluation import rules as gate_rules
 from falaj.evaluation import security, service
-from falaj.evaluation.sets import EvaluationSet
+from falaj.evaluation.sets import EvaluationSet, Reference, Scorer
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
 from falaj.facts.data import ContractReport, Label, SuiteReport
@@ -29,11 +31,16 @@ from falaj.ports.ground import Ground
 from falaj.ports.prober import Timing
 from falaj.releases import build, sign
 from falaj.serving.runtimes.scoring import scorer
+from falaj.stats.metrics import BINARY, MULTICLASS
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["check", "waive"]
 
 CHAMPION: Final = "champion"
 MEMO: Final = "contract-report/1"
+CHECKS: Final = "gate-checks/1"
 
 
 def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> GateReport:
@@ -52,7 +59,7 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         served, broken = timed(ground, run, model, rows)
     report = service.measure(
         candidate=x,
-        score=scorer(ground.blobs.get(model.files["model.onnx"]), model.schema),
+        score=scorer_of(ground, model),
         threshold=model.threshold,
         champion=champion,
         champion_release=release.id if release else "",
@@ -62,6 +69,9 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         security=security_checks(ground, model),
         latencies_us=served.us if served else None,
         memory_mb=memory_of(served),
+        reference=reference_rows(ground, run, model),
+        kept=remembered(ground, run, model, release),
+        own=lambda: own_checks(ground, model),
         reuse=reuse(ground, model.evaluation),
         subject=model.tree,
         policy=gate_rules.policy_digest(ground.project.gates, table.requires),
@@ -166,13 +176,130 @@ def evaluation_rows(
         for name in frame.columns
         if name not in {*columns, "y"}
     }
+    classes = classes_of(model)
     return x, EvaluationSet(
         x=x,
-        y=frame["y"].to_numpy().astype(np.int8),
+        y=targets(frame["y"], model.task, classes),
+        task=model.task,
+        classes=classes,
         groups=groups,
         digest=model.evaluation,
         columns=columns,
+        at=times(frame),
+        limits={
+            column.name: (column.minimum, column.maximum)
+            for column in model.schema.inputs[0].columns
+        },
     )
+
+
+def classes_of(model: ModelVersion) -> tuple[str, ...]:
+    """Names of the classes: of the output's columns, else their places."""
+    if model.task == BINARY:
+        return ("0", "1")
+    if model.task != MULTICLASS:
+        return ()
+    wide = next(tensor for tensor in model.schema.outputs if tensor.shape[-1] > 1)
+    names = tuple(column.name for column in wide.columns)
+    return names or tuple(str(place) for place in range(wide.shape[-1]))
+
+
+def targets(y: pl.Series, task: str, classes: tuple[str, ...]) -> NDArray[Any]:
+    """Raises FalajError where a class is not one of the model's."""
+    if task == BINARY:
+        return y.to_numpy().astype(np.int8)
+    if task != MULTICLASS:
+        return y.to_numpy().astype(np.float64)
+    if y.dtype.is_numeric():
+        return y.to_numpy().astype(np.int64)
+    place = {name: number for number, name in enumerate(classes)}
+    words = [str(value) for value in y.to_list()]
+    unknown = sorted(set(words) - set(place))
+    if unknown:
+        raise FalajError(
+            "gate.unknown-class",
+            f"the held-out rows have a class {unknown[0]!r}",
+            why=f"the model answers {', '.join(classes)}",
+            fix="name all classes in the schema of falaj.Model, or leave such rows out",
+        )
+    return np.array([place[word] for word in words], np.int64)
+
+
+def reference_rows(ground: Ground, run: Run, model: ModelVersion) -> Reference | None:
+    """The training rows that the model brought along."""
+    import polars as pl
+
+    digest_ = run.result.files.get("reference.parquet", "") if run.result else ""
+    if not digest_:
+        return None
+    frame = pl.read_parquet(ground.blobs.get(digest_))
+    columns = [column.name for column in model.schema.inputs[0].columns]
+    return Reference(
+        x=frame.select(columns).to_numpy().astype(np.float32, order="C"),
+        at=times(frame),
+        digest=digest_,
+    )
+
+
+def times(frame: pl.DataFrame) -> NDArray[np.datetime64] | None:
+    """The column `at`, where it holds times in every row."""
+    import polars as pl
+
+    if "at" not in frame.columns or frame["at"].null_count():
+        return None
+    dtype = frame["at"].dtype
+    if dtype != pl.Date and not isinstance(dtype, pl.Datetime):
+        return None
+    found: NDArray[np.datetime64] = frame["at"].cast(pl.Datetime("us")).to_numpy()
+    return found
+
+
+def own_checks(ground: Ground, model: ModelVersion) -> Sequence[CheckResult]:
+    """The project's own checks, in a process of their own; made anew each time."""
+    gates = ground.project.gates
+    if ground.own_checks is None:
+        return ()
+    ground.tell(f"checks: {len(gates.checks)} of the project")
+    with TemporaryDirectory(dir=ground.state) as scratch:
+        folder = Path(scratch)
+        ground.blobs.copy(model.files["model.onnx"], folder / "model.onnx")
+        ground.blobs.copy(model.evaluation, folder / "rows.parquet")
+        order = {
+            "root": str(ground.root),
+            "checks": gates.checks,
+            "schema": model.schema,
+            "many": model.task == MULTICLASS,
+        }
+        (folder / "order.json").write_bytes(msgspec.json.encode(order))
+        return ground.own_checks(folder, gates.checks, gates.checks_timeout_s)
+
+
+def remembered(
+    ground: Ground, run: Run, model: ModelVersion, champion: Release | None
+) -> service.Kept:
+    """Results of dear checks, by the digests of all that they depend on; errors are made anew."""
+    about = {
+        "tree": model.tree,
+        "schema": model.schema,
+        "rows": model.evaluation,
+        "reference": run.result.files.get("reference.parquet", "") if run.result else "",
+        "champion": champion.tree if champion else "",
+    }
+
+    def kept(
+        gate: str, rules: tuple[object, ...], check: Callable[[], Sequence[CheckResult]]
+    ) -> Sequence[CheckResult]:
+        key = digest({**about, "gate": gate, "rules": rules})
+        known = ground.cache.memo(CHECKS, key)
+        if known is not None:
+            return decode(list[CheckResult], known.encode())
+        ground.tell(f"gate {gate}: measuring")
+        made = check()
+        if all(result.verdict is not Verdict.ERROR for result in made):
+            ground.cache.remember(CHECKS, key, msgspec.json.encode(list(made)).decode())
+        return made
+
+    return kept
 
 
 def champion_of(ground: Ground, model: str) -> tuple[Release | None, Any]:
@@ -182,7 +309,12 @@ def champion_of(ground: Ground, model: str) -> tuple[Release | None, Any]:
         return None, None
     release = ground.store.get(Release, moves[0].release).fact
     version = ground.store.get(ModelVersion, release.model_version).fact
-    return release, scorer(ground.blobs.get(version.files["model.onnx"]), version.schema)
+    return release, scorer_of(ground, version)
+
+
+def scorer_of(ground: Ground, model: ModelVersion) -> Scorer:
+    onnx = ground.blobs.get(model.files["model.onnx"])
+    return scorer(onnx, model.schema, many=model.task == MULTICLASS)
 
 
 def contract_reports(ground: Ground, run: Run) -> tuple[ContractReport, ...]:

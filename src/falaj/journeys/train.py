@@ -368,6 +368,12 @@ def frozen_reference(ground: Ground, done: Run) -> dict[str, str] | None:
     rows = pl.read_parquet(ground.blobs.get(done.result.files["reference.parquet"]))
     x = rows.select(said.features).to_numpy().astype("float32", order="C")
     score = scorer(ground.blobs.get(done.result.files["model/model.onnx"]), said.schema)
+    many = said.task == "multiclass-classification"
+    answers = (
+        scorer(ground.blobs.get(done.result.files["model/model.onnx"]), said.schema, many=True)
+        if many
+        else score
+    )
     weeks = (
         rows["at"].dt.truncate("1w").rank("dense").to_numpy().astype("int64")
         if "at" in rows.columns
@@ -378,7 +384,7 @@ def frozen_reference(ground: Ground, done: Run) -> dict[str, str] | None:
     probes = x[:: max(len(x) // PROBES, 1)][:PROBES]
     probe_file = {
         "inputs": [[None if v != v else float(v) for v in row] for row in probes],  # noqa: PLR0124 NaN
-        "outputs": [[float(v)] for v in score(probes)],
+        "outputs": answers(probes).reshape(len(probes), -1).tolist(),
         "tolerance": 1e-5,
     }
     return {

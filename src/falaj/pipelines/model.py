@@ -26,7 +26,13 @@ SCHEMA: Final = "schema.json"
 TEST: Final = "evaluation.parquet"
 REFERENCE: Final = "reference.parquet"
 META: Final = "meta.json"
-TASKS: Final = ("binary-classification", "regression")
+TASKS: Final = (
+    "binary-classification",
+    "multiclass-classification",
+    "regression",
+    "forecasting",
+    "ranking",
+)
 
 
 class Model:
@@ -37,7 +43,9 @@ class Model:
         schema: a `falaj.facts.models.Schema`, or its short form for one table in, one tensor out:
             `{"input": "x", "columns": {"distance": {"minimum": 0, "unit": "mi"}}, "output": "p"}`.
             A column may say nullable, minimum, maximum, unit.
-        task: binary-classification or regression.
+        task: binary-classification, multiclass-classification, regression, forecasting, ranking.
+            Many classes: the short form of the schema names them (`"classes": ["a", "b", "c"]`),
+            and `y` holds their names or their places.
         threshold: binary classification: the answer is positive when the score is above.
         reference: rows of the features as trained on; frozen histogram edges come from them.
         test: held-out rows: the features, `y`, and any columns to group by.
@@ -78,6 +86,10 @@ class Model:
             raise BadValue(f"task: got {self.task!r}, expected one of {', '.join(TASKS)}")
         if not self.features:
             raise BadValue("schema: the input names no columns")
+        if self.task == "multiclass-classification" and not any(
+            tensor.shape[-1] > 1 for tensor in self.schema.outputs
+        ):
+            raise BadValue("schema: many classes need an output with a column for each (`classes`)")
         for name, frame, wanted in (
             ("reference", self.reference, self.features),
             ("test", self.test, (*self.features, "y")),
@@ -105,9 +117,10 @@ def _schema(given: Schema | Mapping[str, Any]) -> Schema:
 
 
 def _short(given: Mapping[str, Any]) -> Schema:
-    unknown = sorted(set(given) - {"input", "columns", "output", "datatype"})
+    known = ("input", "columns", "output", "datatype", "classes")
+    unknown = sorted(set(given) - set(known))
     if unknown:
-        raise ValueError(f"unknown key {unknown[0]!r}; expected input, columns, output, datatype")
+        raise ValueError(f"unknown key {unknown[0]!r}; expected {', '.join(known)}")
     listed: Mapping[str, Any] | Sequence[str] = given.get("columns", ())
     pairs = dict(listed) if isinstance(listed, Mapping) else dict.fromkeys(listed)
     columns = tuple(
@@ -120,7 +133,13 @@ def _short(given: Mapping[str, Any]) -> Schema:
         shape=(-1, len(columns)),
         columns=columns,
     )
-    answer = Tensor(name=given.get("output", "output"), datatype=Datatype.FP32, shape=(-1, 1))
+    classes = tuple(Column(name=str(name)) for name in given.get("classes", ()))
+    answer = Tensor(
+        name=given.get("output", "output"),
+        datatype=Datatype.FP32,
+        shape=(-1, len(classes) or 1),
+        columns=classes,
+    )
     return Schema(inputs=(entry,), outputs=(answer,))
 
 

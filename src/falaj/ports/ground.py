@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from falaj.base import ids
+from falaj.facts.checks import CheckResult
 from falaj.facts.events import Event
 from falaj.facts.project import Project
 from falaj.facts.runs import Code, Environment
@@ -44,6 +45,7 @@ class Ground:
     steps, from (how many at once, seed of the run); without them steps run in this process.
     on_step: hears of (step, `planned | running | retried | executed | cached | failed | skipped`, seconds).
     tables: readers of lakes and databases. runs: points and search; without it none are kept.
+    own_checks: runs the order of a project's checks that lies in a folder, within seconds.
     evidence: readers of other tools' results. tester: runs the project's own tests.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
@@ -69,6 +71,7 @@ class Ground:
     tables: tuple[TableReader, ...] = ()
     sql: SqlEngine | None = None
     runs: Runs | None = None
+    own_checks: Callable[[Path, Sequence[str], float], tuple[CheckResult, ...]] | None = None
     evidence: Callable[[], tuple[EvidenceReader, ...]] = tuple
     tester: Callable[[], Tester] | None = None
     mirror: Mirror | None = None

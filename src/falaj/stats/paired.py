@@ -365,9 +365,11 @@ def calibration(y: ArrayLike, p: ArrayLike, *, digest: str, bins: int = 15) -> C
     )
 
 
-def calibration_verdict(y: ArrayLike, p: ArrayLike, *, limit: float, digest: str) -> Verdict:
+def calibration_verdict(
+    y: ArrayLike, p: ArrayLike, *, limit: float, digest: str, bins: int = 15
+) -> Verdict:
     """Gate: the calibration error is below `limit`. Its numbers are squared, and so is the limit."""
-    found = calibration(y, p, digest=digest)
+    found = calibration(y, p, digest=digest, bins=bins)
     if found.n < FEWEST_FOR_CALIBRATION:
         wide = Bounds(found.squared.value, -math.inf, math.inf)
         return _undecided(

@@ -479,6 +479,7 @@ def test_names_of_the_author_are_lazy_and_cheap():
 
     names = {
         "Dataset",
+        "check",
         "evidence",
         "features",
         "Model",

@@ -15,17 +15,25 @@ from falaj.facts.models import Schema
 __all__ = ["scorer"]
 
 
-def scorer(onnx: bytes, schema: Schema) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
-    """Scores of the positive class, shape (n,), through the same runtime that serves."""
+def scorer(
+    onnx: bytes, schema: Schema, *, many: bool = False
+) -> Callable[[NDArray[np.float32]], NDArray[np.float64]]:
+    """Scores of the positive class, or values, shape (n,), through the same runtime that serves.
+
+    many: probabilities of all classes, shape (n, k), of the first output that has several columns.
+    """
     from falaj.serving.runtimes.onnx import OnnxModel
 
     with TemporaryDirectory() as folder:
         Path(folder, "model.onnx").write_bytes(onnx)
         model = OnnxModel(Path(folder), schema)
     name = schema.inputs[0].name
+    wide = (at for at, tensor in enumerate(schema.outputs) if tensor.shape[-1] > 1)
+    place = next(wide, 0) if many else 0
 
     def score(x: NDArray[np.float32]) -> NDArray[np.float64]:
-        first: Any = model.run({name: x})[0]
-        return np.asarray(first, np.float64).reshape(len(x), -1)[:, -1]
+        found: Any = model.run({name: x})[place]
+        rows = np.asarray(found, np.float64).reshape(len(x), -1)
+        return rows if many else rows[:, -1]
 
     return score
