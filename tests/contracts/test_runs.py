@@ -98,7 +98,8 @@ def test_a_store_of_the_first_version_is_brought_along(tmp_path):
     store = SqlStore.open(tmp_path / "store.db")
     add(store, run(1, metrics={"auc": 0.8}, parameters={"n": 3, "flag": True}))
     with store._writer.begin() as connection:
-        for table in ("point_chunk", "run_last", "run_param"):
+        later = ("suite_report", "test_report", "mirror_state")
+        for table in ("point_chunk", "run_last", "run_param", *later):
             connection.execute(text(f"DROP TABLE {table}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     store.close()
