@@ -198,6 +198,8 @@ def sketches_of(ground: Ground, model: ModelVersion) -> tuple[Sketch, ...]:
     import polars as pl
 
     frame = pl.read_parquet(ground.blobs.get(model.evaluation))
+    if model.task != "binary-classification":
+        return ()
     y = frame["y"].to_numpy().astype(np.float64)
     if len(np.unique(y)) != 2 or not np.isin(y, (0, 1)).all():
         return ()
