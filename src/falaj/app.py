@@ -18,15 +18,11 @@ from falaj.base.files import write_atomic
 from falaj.facts.access import Action, Resource, ResourceKind
 from falaj.facts.changes import Change
 from falaj.facts.releases import Release
-from falaj.links.database.reader import DatabaseTables
-from falaj.links.delta.reader import DeltaTables
 from falaj.links.duckdb.engine import duckdb_engine
-from falaj.links.feast.reader import FeastTables
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
 from falaj.links.git.code import read_code
-from falaj.links.iceberg.reader import IcebergTables
 from falaj.links.keyring.keys import KeyRing
 from falaj.links.local.checks import own_checks
 from falaj.links.local.probe import LocalProber
@@ -35,11 +31,10 @@ from falaj.links.python.environment import read_environment
 from falaj.links.sql.store import SqlStore
 from falaj.links.stepcache.cache import FileStepCache
 from falaj.links.stepworker.pool import StepWorkers
-from falaj.ports.evidence import EvidenceReader
 from falaj.ports.ground import Ground
 from falaj.ports.store import Lease
-from falaj.ports.tables import TableReader
 from falaj.ports.tester import Tester
+from falaj.readers import evidence_readers, table_readers
 
 if TYPE_CHECKING:
     from falaj.facts.access import Permit
@@ -92,26 +87,6 @@ def step_workers(at_once: int, seed: int) -> StepWorkers:
         at_once=at_once,
         environment={"PYTHONHASHSEED": str(seed % 2**32)},
     )
-
-
-def table_readers(state: Path) -> tuple[TableReader, ...]:
-    """Readers of lakes, databases, feature stores; their snapshots lie in the workspace."""
-    folder = state / "snapshots"
-    return (
-        DeltaTables(folder),
-        IcebergTables(folder),
-        DatabaseTables(folder),
-        FeastTables(folder),
-    )
-
-
-def evidence_readers() -> tuple[EvidenceReader, ...]:
-    """Readers of other tools' suites; most commands never see one."""
-    from falaj.links.greatexpectations.evidence import GreatExpectationsEvidence
-    from falaj.links.pandera.evidence import PanderaEvidence
-    from falaj.links.pointblank.evidence import PointblankEvidence
-
-    return (PanderaEvidence(), PointblankEvidence(), GreatExpectationsEvidence())
 
 
 def tester() -> Tester:
@@ -227,7 +202,7 @@ class Works:
             workers=step_workers,
             runs=store.runs(),
             on_step=on_step,
-            tables=table_readers(state),
+            tables=table_readers(state / "snapshots"),
             sql=duckdb_engine(),
             own_checks=own_checks,
             tester=tester,

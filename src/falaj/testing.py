@@ -278,12 +278,9 @@ class Workshop:
     def handles(self) -> dict[str, DatasetHandle]:
         from falaj.base.time import now
         from falaj.journeys.train import handles
-        from falaj.links.database.reader import DatabaseTables
-        from falaj.links.delta.reader import DeltaTables
-        from falaj.links.iceberg.reader import IcebergTables
+        from falaj.readers import table_readers
 
-        folder = Path(self._scratch.name, "snapshots")
-        tables = (DeltaTables(folder), IcebergTables(folder), DatabaseTables(folder))
+        tables = table_readers(Path(self._scratch.name, "snapshots"))
         with readable():
             return handles(self.project, root=self.root, memo=self._cache, clock=now, tables=tables)
 
@@ -336,12 +333,10 @@ class Workshop:
     def runner(self, folder: Path) -> Iterator[Callable[..., PipelineRun]]:
         from falaj.links.files.blobs import FileBlobs
         from falaj.links.frames.codecs import codecs
-        from falaj.links.greatexpectations.evidence import GreatExpectationsEvidence
-        from falaj.links.pandera.evidence import PanderaEvidence
-        from falaj.links.pointblank.evidence import PointblankEvidence
         from falaj.links.python.environment import read_environment
         from falaj.links.stepcache.cache import FileStepCache
         from falaj.pipelines.service import run_pipeline
+        from falaj.readers import evidence_readers
 
         blobs, cache = FileBlobs(folder / "blobs"), FileStepCache(folder / "cache.db")
 
@@ -366,10 +361,7 @@ class Workshop:
                     codecs=codecs(),
                     lock=read_environment(self.root)[0],
                     only=only,
-                    evidence=(
-                        *(PanderaEvidence(), PointblankEvidence()),
-                        GreatExpectationsEvidence(),
-                    ),
+                    evidence=evidence_readers(),
                 )
                 if outcome.error is not None:
                     raise outcome.error

@@ -22,6 +22,8 @@ MARKS: Final = {
     "inconclusive": "~",
     "error": "!",
     "skipped": "○",
+    "warning": "▲",
+    "note": "○",
     "better": "✓",
     "worse": "✕",
     "no difference yet": "~",

@@ -7,6 +7,7 @@ from html import escape
 from typing import Any, Final
 
 from falaj.base.drawing import plot_svg
+from falaj.base.sheets import MARKS
 from falaj.facts.checks import CheckResult, shown_word
 from falaj.facts.data import ContractReport
 from falaj.facts.profiles import ColumnProfile, Profile
@@ -20,15 +21,6 @@ STYLE: Final = (
     ".error,.inconclusive,.warning{color:#8a5a00}.skipped,.note,small{color:#666}code{font-size:.95em}"
     "section{border-top:1px solid #ddd;padding:1em 0}.two{display:flex;flex-wrap:wrap;gap:1em}"
 )
-MARKS: Final = {
-    "pass": "✓",
-    "fail": "✕",
-    "inconclusive": "~",
-    "error": "!",
-    "skipped": "○",
-    "warning": "▲",
-    "note": "○",
-}
 
 
 def report_page(reports: Sequence[ContractReport]) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 from xml.sax.saxutils import escape, quoteattr
 
 from falaj.base.errors import FalajError, NotAllowed, NotFound
+from falaj.base.sheets import MARKS
 from falaj.facts.checks import CheckResult, GateReport, Verdict, shown_word
 from falaj.facts.project import GatesTable
 from falaj.facts.testing import TestOutcome, TestReport
@@ -159,15 +160,6 @@ STYLE = (
     "border-block-end:1px solid #d6d9de;vertical-align:top}.pass{color:#0f6b3a}.fail{color:#a3151f}"
     ".inconclusive,.error,.skipped,.warning,.note{color:#7a4b00}"
 )
-MARKS = {
-    "pass": "✓",
-    "fail": "✕",
-    "inconclusive": "~",
-    "error": "!",
-    "skipped": "○",
-    "warning": "▲",
-    "note": "○",
-}
 
 
 def html(report: GateReport) -> str:

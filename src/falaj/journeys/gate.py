@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from falaj.base import digests, ids
-from falaj.base.errors import FalajError, NotFound
+from falaj.base.errors import FalajError
 from falaj.changes import service as changes
 from falaj.evaluation import rules as gate_rules
 from falaj.evaluation import security, service
@@ -48,7 +48,7 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
 
     New evidence on a model voids the approvals of its open changes.
     """
-    run, model = of_run(ground, run_name)
+    run, model = ground.made_by(run_name)
     table = ground.project.environments[environment]
     rows, x = evaluation_rows(ground, model)
     release, champion = champion_of(ground, model.model)
@@ -143,23 +143,6 @@ def tell_changes(ground: Ground, permit: Permit, report: GateReport) -> None:
 
 def _named(report: GateReport, run: Run, model: ModelVersion) -> GateReport:
     return replace(report, id=ids.new(), run=run.id, model_version=model.id)
-
-
-def of_run(ground: Ground, name: str) -> tuple[Run, ModelVersion]:
-    """The model that the run made; of the newest run that made one, when not said."""
-    where = {"run": name} if name else {"model": ground.project.model.name}
-    models = ground.store.find(ModelVersion, limit=1, **where)
-    if not models and not name:
-        raise NotFound("runs.none", "no run has made a model yet", fix="falaj run")
-    run = ground.store.get(Run, models[0].run if models else name).fact
-    if not models:
-        raise NotFound(
-            "runs.no-model",
-            f"run {run.id} made no model",
-            why=f"it ended {run.status}",
-            fix="its pipeline must return a falaj.Model",
-        )
-    return run, models[0]
 
 
 def evaluation_rows(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 from msgspec.structs import replace
@@ -18,6 +18,9 @@ from falaj.facts.releases import Release
 from falaj.facts.wire import decode, encode
 from falaj.ports.ground import Ground
 from falaj.serving.runtimes.scoring import scorer
+
+if TYPE_CHECKING:
+    import polars as pl
 
 __all__ = ["Question", "compare", "explain", "explained"]
 
@@ -47,7 +50,7 @@ def explain(ground: Ground, run: str, question: Question) -> Explanation:
         ground.tell("explain: asked before, read from the cache")
         found = decode(Explanation, kept.encode())
     else:
-        x, y, columns = held_out(ground, model)
+        x, y, columns = held_out(rows_of(ground, model), model)
         found = explanation.explain(
             x,
             y,
@@ -79,7 +82,8 @@ def compare(ground: Ground, run: str, other: str) -> Comparison:
     """The model of a run against another on the first one's rows. other: nothing is what is live."""
     model = model_of(ground, run)
     name, live = other_of(ground, model, other)
-    x, y, columns = held_out(ground, model)
+    frame = rows_of(ground, model)
+    x, y, columns = held_out(frame, model)
     scores = []
     for one in (model, live):
         theirs = tuple(column.name for column in one.schema.inputs[0].columns)
@@ -103,7 +107,7 @@ def compare(ground: Ground, run: str, other: str) -> Comparison:
             HALF if model.threshold is None else model.threshold,
             HALF if live.threshold is None else live.threshold,
         ),
-        groups=groups_of(ground, model, columns),
+        groups=groups_of(frame, columns),
         evaluation=model.evaluation,
     )
     timed = tuple(served(ground, n, m.tree) for n, m in ((model.id, model), (name, live)))
@@ -136,12 +140,10 @@ def other_run(ground: Ground, run: str) -> tuple[str, ModelVersion]:
     return found.id, found
 
 
-def groups_of(
-    ground: Ground, model: ModelVersion, columns: tuple[str, ...]
-) -> dict[str, NDArray[np.str_]]:
+def groups_of(frame: pl.DataFrame, columns: tuple[str, ...]) -> dict[str, NDArray[np.str_]]:
+    """Columns beside the model's inputs, as words."""
     import polars as pl
 
-    frame = pl.read_parquet(ground.blobs.get(model.evaluation))
     return {
         name: frame[name].cast(pl.String).fill_null("(none)").to_numpy().astype(str)
         for name in frame.columns
@@ -185,12 +187,16 @@ def model_of(ground: Ground, run: str) -> ModelVersion:
     )
 
 
-def held_out(
-    ground: Ground, model: ModelVersion
-) -> tuple[NDArray[np.float32], NDArray[np.float64], tuple[str, ...]]:
+def rows_of(ground: Ground, model: ModelVersion) -> pl.DataFrame:
+    """The held-out rows that judge it."""
     import polars as pl
 
-    frame = pl.read_parquet(ground.blobs.get(model.evaluation))
+    return pl.read_parquet(ground.blobs.get(model.evaluation))
+
+
+def held_out(
+    frame: pl.DataFrame, model: ModelVersion
+) -> tuple[NDArray[np.float32], NDArray[np.float64], tuple[str, ...]]:
     columns = tuple(column.name for column in model.schema.inputs[0].columns)
     x = frame.select(columns).to_numpy().astype(np.float32, order="C")
     return x, frame["y"].to_numpy().astype(np.float64), columns

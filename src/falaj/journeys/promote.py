@@ -33,7 +33,6 @@ __all__ = [
     "CARDS",
     "card_of",
     "look_at",
-    "newest_run",
     "open_change",
     "release",
     "release_named",
@@ -48,20 +47,9 @@ GATE_SIGNER: Final = "gate-runner"
 BUILD_SIGNER: Final = "builder"
 
 
-def newest_run(ground: Ground, name: str) -> Run:
-    """The run of that id, or the newest one that made a model."""
-    if name:
-        return ground.store.get(Run, name).fact
-    made = ground.store.find(ModelVersion, model=ground.project.model.name, limit=1)
-    if not made:
-        raise NotFound("runs.none", "no run has made a model yet", fix="falaj run")
-    return ground.store.get(Run, made[0].run).fact
-
-
 def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Release:
     """Build and sign the release of a run's model with its newest evidence."""
-    run = newest_run(ground, run_name)
-    model = model_of(ground, run)
+    run, model = ground.made_by(run_name)
     version = version or next_version(ground, model.model)
     taken = ground.store.find(Release, model=model.model, version=version)
     if taken:
@@ -197,9 +185,9 @@ def sketches_of(ground: Ground, model: ModelVersion) -> tuple[Sketch, ...]:
     import numpy as np
     import polars as pl
 
-    frame = pl.read_parquet(ground.blobs.get(model.evaluation))
     if model.task != "binary-classification":
         return ()
+    frame = pl.read_parquet(ground.blobs.get(model.evaluation))
     y = frame["y"].to_numpy().astype(np.float64)
     if len(np.unique(y)) != 2 or not np.isin(y, (0, 1)).all():
         return ()
@@ -263,18 +251,6 @@ def latency_file(report: GateReport) -> dict[str, bytes]:
 def label_of(ground: Ground, run: Run) -> Label:
     """The strictest label of what it was made from; where nothing is said, the project's region."""
     return joined([d.label for d in run.datasets], ground.project.project.region)
-
-
-def model_of(ground: Ground, run: Run) -> ModelVersion:
-    found = ground.store.find(ModelVersion, run=run.id, limit=1)
-    if not found:
-        raise NotFound(
-            "runs.no-model",
-            f"run {run.id} made no model",
-            why=f"it ended {run.status}",
-            fix="its pipeline must return a falaj.Model",
-        )
-    return found[0]
 
 
 def next_version(ground: Ground, model: str) -> str:

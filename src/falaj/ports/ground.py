@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from falaj.base import ids
+from falaj.base.errors import NotFound
 from falaj.facts.checks import CheckResult
 from falaj.facts.events import Event
+from falaj.facts.models import ModelVersion
 from falaj.facts.project import Project
-from falaj.facts.runs import Code, Environment
+from falaj.facts.runs import Code, Environment, Run
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
@@ -81,6 +83,22 @@ class Ground:
     @property
     def name(self) -> str:
         return self.project.project.name
+
+    def made_by(self, name: str) -> tuple[Run, ModelVersion]:
+        """The model that the run made; of the newest run that made one, when not said."""
+        where = {"run": name} if name else {"model": self.project.model.name}
+        models = self.store.find(ModelVersion, limit=1, **where)
+        if not models and not name:
+            raise NotFound("runs.none", "no run has made a model yet", fix="falaj run")
+        run = self.store.get(Run, models[0].run if models else name).fact
+        if not models:
+            raise NotFound(
+                "runs.no-model",
+                f"run {run.id} made no model",
+                why=f"it ended {run.status}",
+                fix="its pipeline must return a falaj.Model",
+            )
+        return run, models[0]
 
     def event(self, type: str, actor: str, subject: str, data: dict[str, Any]) -> Event:
         """An event of now. `actor`: a person's pseudonym or `worker:<id>`."""

@@ -15,13 +15,11 @@ from falaj.facts.data import PROTECTED
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
-from falaj.links.greatexpectations.evidence import GreatExpectationsEvidence
-from falaj.links.pandera.evidence import PanderaEvidence
-from falaj.links.pointblank.evidence import PointblankEvidence
 from falaj.links.stepcache.cache import FileStepCache
 from falaj.pipelines.attempt import Around
 from falaj.pipelines.serve import Supplies, serve
 from falaj.ports.datasets import Dataset
+from falaj.readers import evidence_readers, table_readers
 
 __all__ = ["main", "supplies"]
 
@@ -34,18 +32,8 @@ def supplies(root: Path) -> Supplies:
     def datasets() -> Mapping[str, Dataset]:
         from falaj.base.time import now
         from falaj.journeys.train import handles
-        from falaj.links.database.reader import DatabaseTables
-        from falaj.links.delta.reader import DeltaTables
-        from falaj.links.feast.reader import FeastTables
-        from falaj.links.iceberg.reader import IcebergTables
 
-        folder = root / ".falaj" / "snapshots"
-        tables = (
-            DeltaTables(folder),
-            IcebergTables(folder),
-            DatabaseTables(folder),
-            FeastTables(folder),
-        )
+        tables = table_readers(root / ".falaj" / "snapshots")
         return handles(project, root=root, memo=cache, clock=now, tables=tables)
 
     return Supplies(
@@ -55,7 +43,7 @@ def supplies(root: Path) -> Supplies:
         datasets=datasets,
         declared=tuple(table.name for table in project.datasets),
         around=for_mlflow(any(d.classification in PROTECTED for d in project.datasets)),
-        evidence=(PanderaEvidence(), PointblankEvidence(), GreatExpectationsEvidence()),
+        evidence=evidence_readers(),
     )
 
 
