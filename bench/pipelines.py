@@ -21,7 +21,7 @@ default settings, telemetry off, no way out of this machine. CPU is of the whole
 included; cold is a value of the parameter that no run had before, in a workspace that is warm; cached is
 the same command again, in a second process. A tool whose mode has no cache runs everything again: that is
 what its cached row shows, and the table of modes says so. Prefect starts and ends its own server with each
-run. Pandas: Falaj has no codec for it, so the frame is Polars everywhere.
+run. The frame is of Polars everywhere.
 """
 FAST, RECORDING = "falaj run", "the fastest that caches and records"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -129,3 +130,17 @@ def test_another_process_sees_the_same(cache):
     )
     told = subprocess.check_output([sys.executable, "-c", code, os.fspath(cache.path)], text=True)
     assert told.strip() == "{'n': 1}" and cache.get("l") == {"m": 2}
+
+
+def test_a_new_file_that_another_process_is_opening_is_waited_for(tmp_path):
+    path = tmp_path / "new.db"
+    first = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    first.execute("begin exclusive")
+    first.execute("create table other(x)")
+    later = threading.Timer(0.3, first.execute, ("commit",))
+    later.start()
+    cache = FileStepCache(path)
+    cache.put("k", "train", {"n": 1})
+    assert cache.get("k") == {"n": 1}
+    later.join()
+    first.close()

@@ -45,8 +45,13 @@ class Access:
     def ensure_local(self) -> None:
         """Make the local owner and the worker, once a workspace."""
         for name, role in ((OWNER, Role.OWNER), (WORKER, Role.WORKER)):
-            if not self._known(name):
+            if self._known(name):
+                continue
+            try:
                 self.add(name, (role,), actor="bootstrap")
+            except Conflict:  # another process came first
+                if not self._known(name):
+                    raise
 
     def add(self, name: str, roles: tuple[Role, ...], *, actor: str, person: str = "") -> Principal:
         """Make an identity with its own key. `person`: another account of a known person."""

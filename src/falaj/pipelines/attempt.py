@@ -19,12 +19,13 @@ from falaj.base.points import pack
 from falaj.facts.runs import Artifact, Ending
 from falaj.facts.wire import encode
 from falaj.pipelines import keys
-from falaj.pipelines.capture import Log, Peak, StepTimeout, captured, limited, seeded
+from falaj.pipelines.capture import Log, Peak, StepTimeout, captured, limited
 from falaj.pipelines.closure import Scanner, is_inside
 from falaj.pipelines.codecs import choose
 from falaj.pipelines.context import RUNNING, Running
 from falaj.pipelines.loading import project_modules
 from falaj.pipelines.plan import Argument, Bound, Call, Given, Plan, Ref, Refs, outputs_of, show
+from falaj.pipelines.seeds import seeded
 from falaj.ports.blobs import BlobMissing, Blobs
 from falaj.ports.codecs import BadValue, Codec
 from falaj.ports.datasets import Dataset

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import io
-import random
 import signal
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-__all__ = ["Log", "Peak", "StepTimeout", "captured", "limited", "seeded"]
+__all__ = ["Log", "Peak", "StepTimeout", "captured", "limited"]
 
 HALF: Final = 5 * 1024 * 1024  # characters kept of the beginning, and of the end
 
@@ -77,24 +75,6 @@ class Peak:
 def captured(log: Log) -> Iterator[None]:
     with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         yield
-
-
-@contextlib.contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed random, numpy.random and a loaded torch; the caller's states come back after."""
-    import numpy as np
-
-    plain, wide = random.getstate(), np.random.get_state()  # noqa: NPY002 steps use the global one
-    random.seed(seed)
-    np.random.seed(seed % 2**32)  # noqa: NPY002 as above
-    torch: Any = sys.modules.get("torch")
-    if torch is not None and hasattr(torch, "manual_seed"):
-        torch.manual_seed(seed % 2**63)
-    try:
-        yield
-    finally:
-        random.setstate(plain)
-        np.random.set_state(wide)  # noqa: NPY002 as above
 
 
 @contextlib.contextmanager

@@ -81,7 +81,7 @@ class Forgetful(FileBlobs):
 def test_a_disk_that_loses_everything_ends_the_run(shop):
     shop.write(
         pipeline="import polars as pl\nfrom falaj import pipeline, step\n"
-        "@step\ndef a() -> pl.DataFrame:\n    return pl.DataFrame({'x': [1]})\n"
+        "@step\ndef a() -> pl.DataFrame:\n    return pl.DataFrame({'x': [[1]]})\n"
         "@step\ndef b(rows: pl.DataFrame) -> int:\n    return 1\n"
         "@pipeline\ndef main() -> int:\n    return b(a())\n"
     )

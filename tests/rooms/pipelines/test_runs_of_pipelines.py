@@ -116,6 +116,35 @@ def test_seeds_are_per_step_and_come_back(shop):
     assert shop.run(seed=1).executed == 0
 
 
+LATE = """
+import sys
+from falaj.pipelines.seeds import seeded
+
+def number():
+    with seeded(int(sys.argv[1])):
+        import numpy as np
+        return np.random.random()
+
+with seeded(1):
+    assert "numpy" not in sys.modules, "who has no use for it does not pay for it"
+first = number()
+assert number() == first, "loaded late or before: one seed, one number"
+import numpy as np
+assert np.random.random() != np.random.RandomState(int(sys.argv[1])).random_sample(2)[1]
+print(first)
+"""
+
+
+def test_what_a_step_imports_late_is_seeded_too():
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", LATE, seed], capture_output=True, text=True, check=True
+        ).stdout
+        for seed in ("1", "1", "2")
+    ]
+    assert said[0] == said[1] != said[2]
+
+
 PARTS = {
     "lock": {"lock": Environment(lock="sha256:" + "1" * 64, platform="test")},
     "seed": {"seed": 9},

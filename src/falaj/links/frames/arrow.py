@@ -44,10 +44,10 @@ class ArrowCodec:
         from pyarrow import parquet
 
         try:
-            frame = pl.from_arrow(table)
+            frame = pl.from_arrow(table.schema.empty_table())
             assert isinstance(frame, pl.DataFrame)  # noqa: S101 a table is no array
-            content, schema = frames.content_of(frame), frames.schema_of(frame)
-        except (frames.LossyTime, frames.Unhashable, pl.exceptions.PolarsError) as error:
+            schema = frames.schema_of(frame)
+        except pl.exceptions.PolarsError as error:
             raise BadValue(f"{error}; cast the column first") from None
         with tempfile.TemporaryDirectory(prefix="falaj-") as folder:
             path = Path(folder, "frame.parquet")
@@ -61,7 +61,6 @@ class ArrowCodec:
             digest=digest,
             files={f"{name}.parquet": digest},
             size=size,
-            content=content.content,
             schema=_with_types(schema, table),
             rows=table.num_rows,
         )

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, ExceptionContext, create_engine, even
 from sqlalchemy.exc import DBAPIError
 
 from falaj.base.errors import Exit, FalajError
+from falaj.base.sqlite import use_wal
 
 __all__ = ["HEAD", "StoreUnavailable", "connect", "migrate"]
 
@@ -33,21 +34,19 @@ def connect(path: Path, *, wait_s: float = 30.0) -> Engine:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": wait_s})
-    event.listen(engine, "connect", _prepare)
+    event.listen(engine, "connect", lambda made, _record: _prepare(made, wait_s))
     event.listen(engine, "begin", _begin)
     event.listen(engine, "handle_error", _say)
     migrate(engine)
     return engine
 
 
-def _prepare(connection: Any, _record: object) -> None:
+def _prepare(connection: Any, wait_s: float) -> None:
     # The driver must not open transactions by itself: BEGIN IMMEDIATE is ours to say.
     connection.isolation_level = None
-    for pragma in (
-        "journal_mode=WAL",
-        "synchronous=FULL",  # a committed fact survives a loss of power
-        "foreign_keys=ON",
-    ):
+    use_wal(connection, wait_s=wait_s)
+    # FULL: a committed fact survives a loss of power.
+    for pragma in ("synchronous=FULL", "foreign_keys=ON"):
         connection.execute(f"PRAGMA {pragma}")
 
 

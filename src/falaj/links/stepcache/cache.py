@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from falaj.base import process
+from falaj.base.sqlite import use_wal
 
 __all__ = ["FileStepCache"]
 
@@ -51,7 +52,7 @@ class FileStepCache:
         # A connection must not cross a fork: SQLite's locks belong to the process that took them.
         if found is None or self._local.pid != os.getpid():
             found = sqlite3.connect(self.path, isolation_level=None, timeout=30)
-            found.execute("pragma journal_mode=wal")
+            use_wal(found)
             found.execute("pragma synchronous=normal")
             self._local.db, self._local.pid = found, os.getpid()
         return found
