@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from falaj.data import features
+    from falaj.data.quarantine import Split, split
     from falaj.pipelines.checking import check
     from falaj.pipelines.context import evidence, log, plot, seed
     from falaj.pipelines.declare import pipeline, step
@@ -22,6 +23,7 @@ __all__ = [
     "Dataset",
     "Model",
     "Picture",
+    "Split",
     "check",
     "evidence",
     "features",
@@ -31,6 +33,7 @@ __all__ = [
     "pipeline",
     "plot",
     "seed",
+    "split",
     "step",
     "when",
 ]
@@ -40,6 +43,7 @@ _HOMES = {
     "Model": "falaj.pipelines.model",
     "check": "falaj.pipelines.checking",
     "Picture": "falaj.pipelines.pictures",
+    "Split": "falaj.data.quarantine",
     "evidence": "falaj.pipelines.context",
     "features": "falaj.data.features",  # the module itself
     "keep": "falaj.pipelines.pictures",
@@ -48,6 +52,7 @@ _HOMES = {
     "plot": "falaj.pipelines.context",
     "pipeline": "falaj.pipelines.declare",
     "seed": "falaj.pipelines.context",
+    "split": "falaj.data.quarantine",
     "step": "falaj.pipelines.declare",
     "when": "falaj.pipelines.flow",
 }

@@ -203,7 +203,7 @@ class Works:
             runs=store.runs(),
             on_step=on_step,
             tables=table_readers(state / "snapshots"),
-            sql=duckdb_engine(),
+            sql=duckdb_engine(project.links.duckdb),
             own_checks=own_checks,
             tester=tester,
             evidence=evidence_readers,

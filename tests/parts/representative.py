@@ -25,6 +25,7 @@ AT = "2026-03-01T12:00:00Z"
 
 # Where a type alone does not say what makes sense.
 WORDS: dict[str, Any] = {
+    "DatasetTable.sample_pct": None,  # a quarantine looks at all rows
     "EnvironmentTable.requires": ["quality", "security"],
     "QualityTable.at_most": None,  # a metric has one limit
     "ModelTable.pipeline": "pipeline:delay",

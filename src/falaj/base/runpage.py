@@ -46,6 +46,7 @@ def page(
         section(
             "Datasets", rows_of((d["dataset"], d["rows"], d["content"]) for d in run["datasets"])
         ),
+        section("Set aside", rows_of(set_aside_of(run), ("dataset", "rows", "checks"))),
         section("Steps", rows_of(steps_of(run), ("step", "status", "time", "why"))),
         *(said_by(step, files) for step in run["steps"]),
         section("Checks of other suites", rows_of(checks_of(run), ("check", "verdict", "why"))),
@@ -130,6 +131,13 @@ def steps_of(run: Mapping[str, Any]) -> Iterable[tuple[str, str, str, str]]:
         tries = len(step.get("attempts", ()))
         more = f", {tries} attempts" if tries > 1 else ""
         yield step["step"], step["status"], f"{step['seconds']:.2f} s{more}", step["why"]
+
+
+def set_aside_of(run: Mapping[str, Any]) -> Iterable[tuple[str, str, str]]:
+    """Rows that no step read, as they broke a contract."""
+    for one in run.get("set_aside", ()):
+        checks = ", ".join(f"{name} {n:,}" for name, n in one["checks"].items())
+        yield one["dataset"], f"{one['rows']:,} of {one['of']:,}", checks
 
 
 def said_by(step: Mapping[str, Any], files: Sequence[Mapping[str, Any]]) -> str:

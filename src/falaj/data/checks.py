@@ -7,8 +7,9 @@ from typing import Any
 
 from falaj.base.errors import Place
 from falaj.data.odcs import Contract, Distribution, Options, Property, Quality, Table
+from falaj.facts.checks import Verdict
 
-__all__ = ["Check", "checks_of", "holds"]
+__all__ = ["Check", "checks_of", "decided", "holds", "is_strict"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,3 +238,35 @@ def holds(operator: str, value: float, limit: tuple[float, ...]) -> bool:
             return not first <= value <= last
         case _:
             raise ValueError(f"operator {operator!r}")
+
+
+def decided(operator: str, low: float, high: float, limit: tuple[float, ...]) -> Verdict:
+    """Whether a value that lies between `low` and `high` satisfies the operator, as far as is known.
+
+    >>> str(decided("<=", 0.1, 0.4, (0.5,))), str(decided("<=", 0.1, 0.6, (0.5,)))
+    ('pass', 'inconclusive')
+    """
+    first, last = limit[0], limit[-1]
+    match operator:
+        case "=":
+            always, ever = low == high == first, low <= first <= high
+        case ">" | ">=" | "<" | "<=":
+            ends = [holds(operator, end, limit) for end in (low, high)]
+            always, ever = all(ends), any(ends)
+        case "between":
+            always, ever = first <= low and high <= last, low <= last and high >= first
+        case "!=" | "not between":
+            other = {"!=": "=", "not between": "between"}[operator]
+            turned = {Verdict.PASS: Verdict.FAIL, Verdict.FAIL: Verdict.PASS}
+            found = decided(other, low, high, limit)
+            return turned.get(found, found)
+        case _:
+            raise ValueError(f"operator {operator!r}")
+    if always:
+        return Verdict.PASS
+    return Verdict.INCONCLUSIVE if ever else Verdict.FAIL
+
+
+def is_strict(check: Check) -> bool:
+    """Whether one row that breaks the check breaks the contract."""
+    return check.severity == "error" and check.operator == "=" and check.limit == (0.0,)

@@ -37,6 +37,9 @@ class DatasetHandle:
     """The port Dataset over files. Nothing is read before it is asked for.
 
     files: those of the source, or what makes a snapshot of another engine's table.
+    quarantine_pct: rows that break the contract are not read, up to this share; None: all are.
+    sample_pct, sample_tolerance_pct: how much of the rows its checks look at. others: for foreign
+    keys of rows that may be set aside.
     """
 
     def __init__(
@@ -50,6 +53,10 @@ class DatasetHandle:
         null_values: Sequence[str] = NO_NULLS,
         memo: Memo | None = None,
         clock: Callable[[], datetime] = now,
+        quarantine_pct: float | None = None,
+        sample_pct: float | None = None,
+        sample_tolerance_pct: float = 0.0,
+        others: Mapping[str, DatasetHandle] = NO_OTHERS,
     ) -> None:
         self._name = name
         self.source = source
@@ -61,6 +68,10 @@ class DatasetHandle:
         )
         self._memo = memo
         self._clock = clock
+        self.quarantine_pct = quarantine_pct if contract else None
+        self.sample_pct, self.sample_tolerance_pct = sample_pct, sample_tolerance_pct
+        self._others = others
+        self._splitting = False
 
     @property
     def name(self) -> str:
@@ -90,6 +101,18 @@ class DatasetHandle:
         return self.scan().collect()
 
     def scan(self) -> pl.LazyFrame:
+        """Rows that steps read: all, without those that are set aside."""
+        if self.quarantine_pct is None or self.broken.is_empty():
+            return self.whole()
+        import polars as pl
+
+        from falaj.data.scan import ROW
+
+        gone = pl.col(ROW).is_in(self.broken[ROW].implode())
+        return self.whole().with_row_index(ROW).filter(~gone).drop(ROW)
+
+    def whole(self) -> pl.LazyFrame:
+        """All rows of the source, also those that are set aside."""
         if self._is_streamed:
             import polars as pl
 
@@ -101,8 +124,58 @@ class DatasetHandle:
 
     @property
     def unreadable(self) -> dict[str, pl.Series]:
-        """Weakly typed sources: column -> texts of cells that are not of the contract's type."""
+        """Of the rows that steps read: column -> texts of cells that are not of the contract's type."""
+        texts = self.unreadable_texts
+        if self.quarantine_pct is None or not texts or self.broken.is_empty():
+            return texts
+        import polars as pl
+
+        from falaj.data.scan import ROW
+
+        numbers = pl.int_range(self.rows_in_all, dtype=pl.UInt32, eager=True)
+        stay = ~numbers.is_in(self.broken[ROW].implode())
+        return {name: text.filter(stay) for name, text in texts.items()}
+
+    @property
+    def unreadable_texts(self) -> dict[str, pl.Series]:
+        """The same of all rows of a weakly typed source."""
         return {} if self._is_streamed else self._typed[1]
+
+    @cached_property
+    def rows_in_all(self) -> int:
+        """Of the source, also those that are set aside."""
+        import polars as pl
+
+        rows: int = self.whole().select(pl.len()).collect().item()
+        return rows
+
+    @cached_property
+    def broken(self) -> pl.DataFrame:
+        """Rows that break the contract, by number from 0, and which checks; see scan.broken_rows."""
+        from falaj.data.checks import checks_of
+        from falaj.data.scan import broken_rows
+
+        assert self.contract is not None  # noqa: S101 without one nothing can be broken
+        checks = checks_of(self.contract, self._name)
+        self._splitting = True
+        try:
+            references = {
+                name: other.whole() if other._splitting else other.scan()  # noqa: SLF001 its own kind
+                for name, other in self._referred.items()
+            }
+            found, _ = broken_rows(
+                checks, self.whole(), references=references, unreadable=self.unreadable_texts
+            )
+        finally:
+            self._splitting = False
+        return found
+
+    @property
+    def _referred(self) -> dict[str, DatasetHandle]:
+        """Datasets that foreign keys of this one point to."""
+        table = self.contract.table(self._name) if self.contract else None
+        named = [reference.dataset for reference in table.references] if table else []
+        return {name: self._others[name] for name in named if name in self._others}
 
     @property
     def _kind(self) -> str:
@@ -123,7 +196,15 @@ class DatasetHandle:
     def version(self) -> DatasetVersion:
         """Who the rows are; remembered by the digest of the files, so that it is read once."""
         contract = self.contract.digest if self.contract else ""
-        asked = json.dumps([self.bytes_digest, contract, self._name, self.null_values, self._kind])
+        asked = json.dumps(
+            [self.bytes_digest, contract, self._name, self.null_values, self._kind]
+            if self.quarantine_pct is None
+            else [
+                *(self.bytes_digest, contract, self._name, self.null_values, self._kind),
+                *(other.bytes_digest for other in self._referred.values()),
+                "quarantine/1",
+            ]
+        )
         key = digests.of_bytes(asked.encode())
         kept = self._memo.memo(MEMO, key) if self._memo else None
         if kept is None:
@@ -223,6 +304,9 @@ def open_dataset(
     tables: Sequence[TableReader] = NO_TABLES,
     fresh: bool = False,
     others: Mapping[str, DatasetHandle] = NO_OTHERS,
+    quarantine_pct: float | None = None,
+    sample_pct: float | None = None,
+    sample_tolerance_pct: float = 0.0,
 ) -> DatasetHandle:
     """Open a declared dataset.
 
@@ -240,8 +324,11 @@ def open_dataset(
         clock: time of the version.
         tables: readers of lakes and databases; the first that takes the source reads it, on use.
         fresh: ask a lake or database again instead of taking the snapshot that is kept.
-        others: the declared datasets by name, for a source that adds columns to one of them; looked
-            into on use.
+        others: the declared datasets by name, for a source that adds columns to one of them and for
+            foreign keys; looked into on use.
+        quarantine_pct: rows that break the contract are not read, up to this share of all.
+        sample_pct: how much of the rows the contract is held against; None: all.
+        sample_tolerance_pct: which share of rows may then break a promise that allows none.
 
     Raises FalajError: nothing matches, or kinds of files are mixed.
     """
@@ -263,6 +350,10 @@ def open_dataset(
         null_values=null_values,
         memo=memo,
         clock=clock,
+        quarantine_pct=quarantine_pct,
+        sample_pct=sample_pct,
+        sample_tolerance_pct=sample_tolerance_pct,
+        others=others,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from falaj.facts.data import Classification
 
-__all__ = ["masked"]
+__all__ = ["masked", "plain"]
 
 
 def masked(value: Any, column: str, kind: Classification, key: bytes) -> Any:
@@ -22,16 +22,17 @@ def masked(value: Any, column: str, kind: Classification, key: bytes) -> Any:
     if value is None:
         return None
     if kind in {Classification.PUBLIC, Classification.INTERNAL}:
-        return _plain(value)
+        return plain(value)
     if kind is Classification.CONFIDENTIAL:
-        return _shape(str(_plain(value)))
+        return _shape(str(plain(value)))
     if not key:
         return "tok:hidden"
     text = f"{len(column)}:{column}{value}".encode()
     return "tok:" + hmac.new(key, text, hashlib.sha256).hexdigest()[:8]
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as JSON holds it, a long text cut."""
     if value is None or isinstance(value, bool | int | str):
         return value if not isinstance(value, str) or len(value) <= 200 else value[:197] + "..."
     if isinstance(value, float):

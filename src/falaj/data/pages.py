@@ -28,8 +28,8 @@ def report_page(reports: Sequence[ContractReport]) -> str:
     parts = []
     for report in reports:
         parts.append(
-            f"<section><h2>{escape(report.dataset)}</h2><p>{report.rows:,} rows, version "
-            f"<code>{escape(report.version)}</code><br>contract {escape(report.contract_id)} "
+            f"<section><h2>{escape(report.dataset)}</h2><p>{report.rows:,} rows{_looked(report)}, "
+            f"version <code>{escape(report.version)}</code><br>contract {escape(report.contract_id)} "
             f"{escape(report.contract_version)} <code>{escape(report.contract)}</code><br>"
             f"{escape(report.engine)}, {report.seconds:.2f} s</p>"
         )
@@ -37,6 +37,16 @@ def report_page(reports: Sequence[ContractReport]) -> str:
         parts += [f"<p><small>{escape(note)}</small></p>" for note in report.notes]
         parts.append("</section>")
     return _page("Data checks", "".join(parts))
+
+
+def _looked(report: ContractReport) -> str:
+    """What was not read, and what was not looked at."""
+    words = f" ({report.set_aside:,} more are set aside)" if report.set_aside else ""
+    if report.sample_pct is not None:
+        words += (
+            f"; <strong>checks about single rows on a sample of {report.sample_pct:g} %</strong>"
+        )
+    return words
 
 
 def _check(result: CheckResult) -> tuple[str, ...]:
@@ -51,6 +61,8 @@ def _check(result: CheckResult) -> tuple[str, ...]:
         why += f"<details><summary>{len(sample)} rows</summary><code>{rows}</code></details>"
     word = shown_word(result.gate, result.verdict, result.details.get("severity", ""))
     shown = "" if result.gate == "data" else " <small>(told, not counted)</small>"
+    if sampled := result.details.get("sampled"):
+        shown += f" <small>(sample of {sampled['rows']:,} rows)</small>"
     return (
         escape(result.check),
         f'<span class="{word}">{MARKS[word]} {word}</span>{shown}',

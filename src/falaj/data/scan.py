@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from typing import Any, Final
 
+import msgspec
 import polars as pl
 
 from falaj.base.errors import FalajError
-from falaj.data.checks import Check, holds
+from falaj.data.checks import Check, decided, holds, is_strict
 from falaj.data.masking import masked
 from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.data import Classification
 from falaj.ports.queries import SqlEngine
 
-__all__ = ["SAMPLE", "Masks", "scan"]
+__all__ = ["BROKEN", "ROW", "SAMPLE", "Draw", "Masks", "broken_rows", "scan"]
 
 SAMPLE: Final = 20
-ROW: Final = "__falaj_row"
+ROW: Final = "falaj_row"
+BROKEN: Final = "falaj_broken"
+TAIL: Final = 0.05
 FORMATS: Final = {
     "uuid": r"^[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}$",
     "email": r"^[^@\s]+@[^@\s.]+(?:\.[^@\s.]+)+$",
@@ -34,6 +38,7 @@ WIDTHS: Final = {
     **{f"u{bits}": f"UInt{bits}" for bits in (8, 16, 32, 64)},
     **{f"f{bits}": f"Float{bits}" for bits in (32, 64)},
 }
+NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)  # of checks that ask for no time
 ROW_KINDS: Final = frozenset(
     (
         *("required", "null limit", "missing", "range", "multiple", "length", "pattern"),
@@ -42,6 +47,8 @@ ROW_KINDS: Final = frozenset(
 )
 NOT_COUNTED: Final = frozenset(("row count", "freshness", "distribution", "sql"))
 GROUP_KINDS: Final = frozenset(("unique", "key", "duplicates"))
+# What a part of the rows says nothing about.
+WHOLE_KINDS: Final = GROUP_KINDS | {"reference", "distribution"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +61,31 @@ class Masks:
 
     def show(self, value: Any, column: str) -> Any:
         return masked(value, column, self.classes.get(column, self.default), self.key)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Draw:
+    """Look at a part of the rows: each with the same probability, the same ones every time.
+
+    pct: that probability. seed: 64 bits, of the data. tolerance_pct: the share of rows that may
+    break a promise which allows none, as one cannot prove of a part that there are none.
+    """
+
+    pct: float
+    seed: int
+    tolerance_pct: float = 0.0
+
+    def chosen(self) -> pl.Expr:
+        """Of the row's number; the finalizer of SplitMix64 (Steele, Lea, Flood 2014), mod 2**64."""
+
+        def word(value: int) -> pl.Expr:
+            return pl.lit(value % 2**64, dtype=pl.UInt64)
+
+        mixed = pl.col(ROW).cast(pl.UInt64) * word(0x9E3779B97F4A7C15) + word(self.seed)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+            mixed = (mixed ^ (mixed // word(2**shift))) * word(factor)
+        mixed = mixed ^ (mixed // word(2**31))
+        return mixed // word(2**11) < word(round(self.pct / 100 * 2**53))
 
 
 class _Bad(Exception):
@@ -71,8 +103,9 @@ def scan(
     now: datetime,
     name: str = "",
     sql: SqlEngine | None = None,
+    draw: Draw | None = None,
 ) -> tuple[CheckResult, ...]:
-    """Make all checks on all rows.
+    """Make all checks on all rows, or on those that are drawn.
 
     Args:
         checks: of the contract.
@@ -84,8 +117,26 @@ def scan(
         now: for freshness.
         name: of the dataset, as SQL rules call it.
         sql: answers SQL rules; without it they are skipped.
+        draw: which rows checks about single rows look at; others look at all rows or are skipped.
     """
-    return _Scan(checks, frame, references, unreadable, masks, key, now, name, sql).results()
+    return _Scan(checks, frame, references, unreadable, masks, key, now, name, sql, draw).results()
+
+
+def broken_rows(
+    checks: Sequence[Check],
+    frame: pl.LazyFrame,
+    *,
+    references: Mapping[str, pl.LazyFrame],
+    unreadable: Mapping[str, pl.Series],
+) -> tuple[pl.DataFrame, tuple[CheckResult, ...]]:
+    """Rows that break a promise which allows none, and what no loss of rows would mend.
+
+    The first: numbers from 0 (column `falaj_row`, rising) and ids of the checks (`falaj_broken`).
+    Of equal values the first row is kept. The second: absent columns, other types.
+    """
+    strict = [check for check in checks if is_strict(check)]
+    found = _Scan(strict, frame, references, unreadable, Masks(classes={}), (), NEVER, "", None)
+    return found.broken()
 
 
 @dataclass
@@ -99,17 +150,60 @@ class _Scan:
     now: datetime
     name: str
     sql: SqlEngine | None
+    draw: Draw | None = None
 
-    def results(self) -> tuple[CheckResult, ...]:
+    def _begin(self) -> None:
         self.schema = dict(self.frame.collect_schema())
         self.settled: dict[str, CheckResult] = {}
         self.bad: dict[str, pl.Expr] = {}
         self.queries: dict[str, pl.LazyFrame] = {}
         self.holes: dict[str, pl.Expr] = {}
         self.shapes = {check.id for check in self.checks if check.kind == "distribution"}
-        self.rows = 0
+        self.rows = self.total = 0
+        self.looked = self.frame.with_row_index(ROW)
+        if self.draw is not None:
+            self.looked = self.looked.filter(self.draw.chosen())
         for check in self.checks:
             self._plan(check)
+
+    def broken(self) -> tuple[pl.DataFrame, tuple[CheckResult, ...]]:
+        self._begin()
+        by_row = [pl.col(ROW), *(bad.alias(check) for check, bad in self.bad.items())]
+        queries: list[pl.LazyFrame] = []
+        if self.bad:
+            queries.append(self.looked.select(by_row).filter(pl.any_horizontal(*self.bad)))
+        counted = [check for check in self.checks if check.id in self.queries]
+        counted = [check for check in counted if check.kind in GROUP_KINDS | {"reference"}]
+        queries += [self._rows_of(check).select(ROW) for check in counted]
+        found = [
+            pl.DataFrame({ROW: texts.is_not_null().arg_true()}).with_columns(
+                pl.lit(f"{name}.type").alias(BROKEN)
+            )
+            for name, texts in self.unreadable.items()
+            if f"{name}.type" in self.settled
+        ]
+        answers = pl.collect_all(queries, engine="streaming")
+        if self.bad:
+            for name in self.bad:
+                rows = answers[0].filter(pl.col(name)).select(ROW, pl.lit(name).alias(BROKEN))
+                found.append(rows)
+            answers = answers[1:]
+        for check, rows in zip(counted, answers, strict=True):
+            found.append(rows.select(ROW, pl.lit(check.id).alias(BROKEN)))
+        kinds = {ROW: pl.UInt32(), BROKEN: pl.String()}
+        empty = pl.DataFrame(schema=kinds)
+        every = pl.concat([empty, *(one.cast(empty.schema) for one in found)])
+        mended = {f"{name}.type" for name in self.unreadable}
+        lost = tuple(
+            result
+            for name, result in self.settled.items()
+            if result.verdict in (Verdict.FAIL, Verdict.ERROR) and name not in mended
+        )
+        return every.group_by(ROW, maintain_order=True).agg(BROKEN).sort(ROW), lost
+
+    def results(self) -> tuple[CheckResult, ...]:
+        self._begin()
+        self._sql()
         counts = self._count()
         for check in self.checks:
             if check.id in counts:
@@ -133,6 +227,9 @@ class _Scan:
                 self._type(check)
             elif self._wrong_type(check, columns):
                 return
+            elif self.draw is not None and check.kind in WHOLE_KINDS:
+                why = "nothing is claimed about this on a sample: it takes all rows"
+                self._settle(check, Verdict.SKIPPED, why)
             elif check.kind in ROW_KINDS:
                 self.bad[check.id] = self._violated(check)
             elif check.kind in GROUP_KINDS:
@@ -157,24 +254,31 @@ class _Scan:
                     raise _Bad(f"needs numbers, but column {check.columns[0]!r} has none")
                 self.queries[check.id] = self.frame.select(pl.col(check.columns[0]))
             case "sql":
-                self._sql(check)
+                return  # with all others of its kind
             case _:
                 self._settle(check, Verdict.SKIPPED, f"not a rule of falaj: {check.requirement}")
 
-    def _sql(self, check: Check) -> None:
+    def _sql(self) -> None:
+        """All rules at once: the engine is started for a dataset, not for a rule."""
+        rules = [check for check in self.checks if check.kind == "sql"]
+        if not rules:
+            return
         if self.sql is None:
-            self._settle(check, Verdict.SKIPPED, "SQL rules need the extra falaj[duckdb]")
+            for check in rules:
+                self._settle(check, Verdict.SKIPPED, "SQL rules need the extra falaj[duckdb]")
             return
-        try:
-            value = self.sql.number(check.requirement, {**self.references, self.name: self.frame})
-        except FalajError as error:
-            self._settle(check, Verdict.ERROR, str(error))
-            return
-        good = holds(check.operator, value, check.limit)
-        need = f"{check.operator} {' and '.join(f'{x:g}' for x in check.limit)}"
-        why = f"the query gave {value:g}, expected {need}"
-        verdict = Verdict.PASS if good else Verdict.FAIL
-        self._settle(check, verdict, why, value=value, unit="")
+        tables = {**self.references, self.name: self.frame}
+        answers = self.sql.numbers([check.requirement for check in rules], tables)
+        for check, value in zip(rules, answers, strict=True):
+            if isinstance(value, FalajError):
+                told = {"code": value.code, "fix": value.problems[0].fix}
+                self._settle(check, Verdict.ERROR, str(value), more=told)
+                continue
+            good = holds(check.operator, value, check.limit)
+            need = f"{check.operator} {' and '.join(f'{x:g}' for x in check.limit)}"
+            why = f"the query gave {value:g}, expected {need}"
+            verdict = Verdict.PASS if good else Verdict.FAIL
+            self._settle(check, verdict, why, value=value, unit="")
 
     def _columns(self, check: Check) -> tuple[str, ...]:
         if check.kind == "cross-column":
@@ -311,11 +415,17 @@ class _Scan:
     def _count(self) -> dict[str, Any]:
         rows = self.bad | {f"{check} holes": bad for check, bad in self.holes.items()}
         sums = [bad.sum().cast(pl.Int64).alias(f"c{i}") for i, bad in enumerate(rows.values())]
-        queries = [self.frame.select(pl.len().alias(ROW), *sums), *self.queries.values()]
+        whole = self.frame.select(pl.len().alias(ROW), *([] if self.draw else sums))
+        queries = [whole, *self.queries.values()]
+        if self.draw:
+            queries.append(self.looked.select(pl.len().alias(ROW), *sums))
         try:
             first, *others = pl.collect_all(queries, engine="streaming")
         except pl.exceptions.PolarsError as error:
             return self._count_apart(error)
+        self.total = first[ROW].item()
+        if self.draw:
+            first = others.pop()
         self.rows = first[ROW].item()
         counts: dict[str, Any] = {check: first[f"c{i}"].item() for i, check in enumerate(rows)}
         counts |= {
@@ -334,9 +444,10 @@ class _Scan:
     def _count_apart(self, error: pl.exceptions.PolarsError) -> dict[str, Any]:
         """One impossible check must not take the others with it: count each by itself."""
         del error
-        self.rows = self.frame.select(pl.len()).collect().item()
+        self.total = self.frame.select(pl.len()).collect().item()
+        self.rows = self.looked.select(pl.len()).collect().item() if self.draw else self.total
         counts: dict[str, Any] = {}
-        queries = {check: self.frame.select(bad.sum()) for check, bad in self.bad.items()}
+        queries = {check: self.looked.select(bad.sum()) for check, bad in self.bad.items()}
         for check, bad in self.holes.items():
             holes = self.frame.select(bad.sum().cast(pl.Int64).alias(ROW))
             self.queries[check] = pl.concat([self.queries[check], holes]).sum()
@@ -368,10 +479,13 @@ class _Scan:
             why = f"{count} rows, expected {need}"
             return self._made(check, good, why, value=count)
         if not self.rows:
-            why = "the dataset has no rows: nothing was measured"
+            what = "sample" if self.draw and self.total else "dataset"
+            why = f"the {what} has no rows: nothing was measured"
             return self._result(check, Verdict.INCONCLUSIVE, why)
         if check.kind == "distribution":
             return self._shaped(check, count)
+        if self.draw is not None:
+            return self._estimated(check, count, self.draw)
         share = 100.0 * count / self.rows
         good = holds(check.operator, share if check.unit == "percent" else count, check.limit)
         told = f"{count} of {self.rows} rows ({share:.3g} %)"
@@ -381,6 +495,41 @@ class _Scan:
             unit = "%" if check.unit == "percent" else "rows"
             why += f"; asked {check.operator} {' and '.join(f'{x:g}' for x in check.limit)} {unit}"
         return self._made(check, good, why, value=count)
+
+    def _estimated(self, check: Check, count: int, draw: Draw) -> CheckResult:
+        """Exact bounds of the rate (Clopper, Pearson 1934), one-sided 95 % each.
+
+        What was seen is there whatever the bounds say: so many rows break it, so many keep it.
+        """
+        from falaj.stats.intervals import clopper_pearson  # numpy: only when it is asked for
+
+        n, total = self.rows, self.total
+        bounds = clopper_pearson(count, n, tail=TAIL)
+        share = [count / n, max(bounds.low, count / total)]
+        share.append(min(bounds.high, 1 - (n - count) / total))
+        rate, low, high = (100 * one for one in share)
+        operator, limit, needed = check.operator, check.limit, None
+        if operator == "=" and limit == (0.0,):
+            operator, limit = "<=", (draw.tolerance_pct,)
+        elif check.unit == "rows":
+            limit = tuple(100 * one / total for one in limit)
+        verdict = decided(operator, low, high, limit)
+        if verdict is Verdict.INCONCLUSIVE and not count and 0 < limit[0] < 100:
+            needed = math.ceil(math.log(TAIL) / math.log1p(-limit[0] / 100))
+        why = (
+            f"{count} of {n:,} sampled rows break it: {rate:.3g} % [{low:.3g}, {high:.3g}] of "
+            f"{total:,} rows; asked {operator} {' and '.join(f'{one:.3g}' for one in limit)} %"
+        )
+        made = self._result(check, verdict, why, value=rate, unit="%", n=n)
+        return msgspec.structs.replace(
+            made,
+            metric="violation rate",
+            low=low,
+            high=high,
+            limit=limit[0] if len(limit) == 1 else None,
+            n_needed=needed,
+            details={**made.details, "sampled": {"rows": n, "of": total, "pct": draw.pct}},
+        )
 
     def _fresh(self, check: Check, newest: Any) -> CheckResult:
         if newest is None:
@@ -453,6 +602,7 @@ class _Scan:
         n: int = 0,
         unit: str = "rows",
         sample: list[dict[str, Any]] | None = None,
+        more: Mapping[str, Any] | None = None,
     ) -> CheckResult:
         # What a contract only tells (a warning, a rule in words) is shown, never counted.
         counted = check.severity == "error" and check.kind not in {"text", "foreign"}
@@ -468,6 +618,7 @@ class _Scan:
         }
         if sample:
             details["sample"] = sample
+        details |= more or {}
         return CheckResult(
             check=f"data.{check.id}",
             gate="data" if counted else "data-shown",
@@ -499,27 +650,27 @@ class _Scan:
             rows = frame.sort(ROW).rows(named=True)[:SAMPLE]
             sample = [self._shown(check, row) for row in rows]
             old = self.settled[check.id]
-            self.settled[check.id] = _replace(old, details={**old.details, "sample": sample})
+            self.settled[check.id] = msgspec.structs.replace(
+                old, details={**old.details, "sample": sample}
+            )
 
     def _sampled(self, check: Check) -> pl.LazyFrame:
         names = list(dict.fromkeys([*self._columns(check), *self._keys()]))
-        if check.kind == "reference":
-            chosen = self._orphans(check)
-        elif check.kind in ROW_KINDS:
-            chosen = self.frame.with_row_index(ROW).filter(self.bad[check.id])
-        else:
-            own = list(check.columns) or list(self.schema)
-            again = ~pl.struct(own).is_first_distinct()
-            hole = pl.any_horizontal(pl.col(n).is_null() for n in own)
-            bad = (
-                (again | hole)
-                if check.kind == "key"
-                else (again & ~hole if check.columns else again)
-            )
-            chosen = self.frame.with_row_index(ROW).filter(bad)
-        found = chosen.select(ROW, *names)
+        found = self._rows_of(check).select(ROW, *names)
         # A join keeps no order. Everything else does, and can end after the first rows.
         return found.bottom_k(SAMPLE, by=ROW) if check.kind == "reference" else found.head(SAMPLE)
+
+    def _rows_of(self, check: Check) -> pl.LazyFrame:
+        """The rows that break the check, with their numbers."""
+        if check.kind == "reference":
+            return self._orphans(check)
+        if check.kind in ROW_KINDS:
+            return self.looked.filter(self.bad[check.id])
+        own = list(check.columns) or list(self.schema)
+        again = ~pl.struct(own).is_first_distinct()
+        hole = pl.any_horizontal(pl.col(n).is_null() for n in own)
+        bad = (again | hole) if check.kind == "key" else (again & ~hole if check.columns else again)
+        return self.looked.filter(bad)
 
     def _keys(self) -> list[str]:
         return [name for name in self.key if name in self.schema]
@@ -533,12 +684,6 @@ class _Scan:
         if keys:
             shown["key"] = {name: self.masks.show(row[name], name) for name in keys}
         return shown
-
-
-def _replace(result: CheckResult, **changes: Any) -> CheckResult:
-    import msgspec
-
-    return msgspec.structs.replace(result, **changes)
 
 
 def _answer(frame: pl.DataFrame, whole: bool) -> Any:

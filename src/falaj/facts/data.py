@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from typing import Final
+from typing import Any, Final
 
 from falaj.base.time import Instant
 from falaj.facts.checks import CheckResult
@@ -15,6 +15,9 @@ __all__ = [
     "ContractReport",
     "DatasetVersion",
     "Label",
+    "Quarantine",
+    "QuarantinedRow",
+    "SetAside",
     "SuiteReport",
 ]
 
@@ -62,7 +65,9 @@ class DatasetVersion(Fact, frozen=True, kw_only=True):
 class ContractReport(Fact, frozen=True, kw_only=True):
     """Every check of one contract on one dataset version.
 
-    notes: what the contract says and nobody evaluates. seconds: of the checks alone.
+    notes: what the contract says and nobody evaluates. seconds: of the checks alone. rows: that
+    steps read; set_aside: others that break the contract. sample_pct: checks about single rows
+    looked at so many of them alone; nothing: at all.
     """
 
     dataset: str
@@ -75,6 +80,48 @@ class ContractReport(Fact, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     engine: str = ""
     seconds: float = 0.0
+    set_aside: int = 0
+    sample_pct: float | None = None
+
+
+class SetAside(Fact, frozen=True, kw_only=True):
+    """Rows of one dataset version that a run did not read, as they broke the contract.
+
+    version: content digest of the rows that were read. rows: set aside, `of` so many in all.
+    checks: check -> rows that break it. artifact: digest of a Parquet file with these rows, their
+    checks, and their values as they may be shown.
+    """
+
+    dataset: str
+    version: str
+    contract: str
+    rows: int
+    of: int
+    checks: dict[str, int]
+    artifact: str = ""
+
+
+class QuarantinedRow(Fact, frozen=True, kw_only=True):
+    """One of them. row: from 1, as in a file. values: in the order of the columns."""
+
+    row: int
+    checks: tuple[str, ...]
+    values: tuple[Any, ...]
+
+
+class Quarantine(Fact, frozen=True, kw_only=True):
+    """Rows that break the contract now, the first ones as they may be shown.
+
+    limit_pct: that may be set aside; nothing: none is, and one such row stops a run.
+    """
+
+    dataset: str
+    rows: int
+    of: int
+    limit_pct: float | None
+    checks: dict[str, int]
+    columns: tuple[str, ...]
+    shown: tuple[QuarantinedRow, ...]
 
 
 class SuiteReport(Fact, frozen=True, kw_only=True):

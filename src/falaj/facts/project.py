@@ -20,6 +20,7 @@ __all__ = [
     "CalibrationTable",
     "DatasetTable",
     "DriftTable",
+    "DuckdbTable",
     "EnvironmentTable",
     "GatesTable",
     "LabelsTable",
@@ -153,6 +154,47 @@ class DatasetTable(Fact, frozen=True, kw_only=True):
     countries: Annotated[
         tuple[Country, ...], _is("Where it may be; nothing: only the project's region.")
     ] = ()
+    quarantine_pct: (
+        Annotated[
+            float,
+            _is(
+                "Rows that break the contract are set aside, up to this percentage of all; nothing: "
+                "one such row stops the run.",
+                "a percentage",
+                ge=0,
+                le=100,
+            ),
+        ]
+        | None
+    ) = None
+    sample_pct: (
+        Annotated[
+            float,
+            _is(
+                "Checks about single rows look at this percentage of them; nothing: at all.",
+                "a percentage",
+                gt=0,
+                le=100,
+            ),
+        ]
+        | None
+    ) = None
+    sample_tolerance_pct: Annotated[
+        float,
+        _is(
+            "On a sample: percentage of rows that may break a promise which allows none; its upper "
+            "95 % bound must lie below.",
+            "a percentage",
+            ge=0,
+            lt=100,
+        ),
+    ] = 0.0
+
+    def __post_init__(self) -> None:
+        if self.quarantine_pct is not None and not self.contract:
+            raise ValueError("quarantine_pct: without a contract no row breaks one")
+        if self.quarantine_pct is not None and self.sample_pct is not None:
+            raise ValueError("sample_pct: which rows are set aside is not known from a sample")
 
 
 class QualityTable(Fact, frozen=True, kw_only=True):
@@ -665,10 +707,25 @@ class MlflowTable(Fact, frozen=True, kw_only=True):
             raise ValueError("user: its password is read from token_file, which is not there")
 
 
+class DuckdbTable(Fact, frozen=True, kw_only=True):
+    """What an SQL rule of a contract may take. Beyond it the rule is an error, never a hang."""
+
+    timeout: Annotated[str, _time("Each rule answers within this.", 0.1, DAY)] = "1m"
+    memory_mb: Annotated[
+        int, _is("Megabytes that a rule may hold; none is written to a disk.", ge=64, le=10_000_000)
+    ] = 2048
+    threads: Annotated[int, _is("Cores that a rule may use.", ge=1, le=256)] = 2
+
+    @property
+    def timeout_s(self) -> float:
+        return _seconds(self.timeout)
+
+
 class LinksTable(Fact, frozen=True, kw_only=True):
     """Systems of others that this project speaks to."""
 
     mlflow: MlflowTable | None = None
+    duckdb: DuckdbTable = DuckdbTable()
 
 
 class Policy(Fact, frozen=True, kw_only=True):

@@ -9,7 +9,7 @@ import msgspec
 
 from falaj.base.time import Instant
 from falaj.facts.checks import CheckResult
-from falaj.facts.data import DatasetVersion
+from falaj.facts.data import DatasetVersion, SetAside
 from falaj.facts.wire import Fact
 
 __all__ = [
@@ -205,6 +205,7 @@ class Run(Fact, frozen=True, kw_only=True):
     parent: str = ""  # the run whose parameters and seed it took (`falaj run --from`)
     process: str = ""  # that runs it: where it is gone, the run was interrupted
     origin: Origin | None = None  # of an imported model; such a run trained nothing
+    set_aside: tuple[SetAside, ...] = ()  # rows that no step read, as they broke a contract
 
     def _repr_html_(self) -> str:
         """What a notebook shows: at most 20 KB, without script."""

@@ -4,29 +4,35 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Final
 
 from msgspec.structs import replace
 
 from falaj.base import digests, ids
 from falaj.base.errors import FalajError, NotFound
+from falaj.data import masking
 from falaj.data.datasets import DatasetHandle, open_dataset
 from falaj.data.odcs import read_contract
 from falaj.data.service import validate
 from falaj.facts.access import Permit
 from falaj.facts.checks import of_dataset
-from falaj.facts.data import ContractReport, Label, SuiteReport
+from falaj.facts.data import ContractReport, Label, Quarantine, QuarantinedRow, SuiteReport
 from falaj.facts.profiles import Profile
 from falaj.facts.project import DatasetTable
 from falaj.facts.wire import digest
 from falaj.ports.ground import Ground
 
-__all__ = ["check", "profiled", "proposed", "take_in"]
+__all__ = ["check", "profiled", "proposed", "quarantine", "take_in"]
+
+MOST_ROWS: Final = 10_000  # that are shown at once
 
 
-def check(ground: Ground, name: str = "") -> tuple[ContractReport, ...]:
+def check(
+    ground: Ground, name: str = "", *, sample_pct: float | None = None
+) -> tuple[ContractReport, ...]:
     """Every check of the dataset's contract; without a name of all datasets that have one.
 
-    Lakes and databases are asked again. Nothing is remembered: a check is what is true now.
+    sample_pct: look at so many of the rows, whatever the declaration says. Lakes and databases are asked again. Nothing is remembered: a check is what is true now.
     """
     tables = [known(ground, name)] if name else [t for t in ground.project.datasets if t.contract]
     if not tables:
@@ -35,7 +41,7 @@ def check(ground: Ground, name: str = "") -> tuple[ContractReport, ...]:
             "no dataset of this project has a contract",
             fix="propose one: falaj data contract init DATASET",
         )
-    everything = {table.name: opened(ground, table) for table in ground.project.datasets}
+    everything = every(ground)
     return tuple(
         validate(
             everything[table.name],
@@ -43,22 +49,66 @@ def check(ground: Ground, name: str = "") -> tuple[ContractReport, ...]:
             mask_key=ground.mask_key,
             at=ground.now(),
             sql=ground.sql,
+            sample_pct=sample_pct,
         )
         for table in tables
     )
 
 
+def quarantine(ground: Ground, name: str, *, most: int = MOST_ROWS) -> Quarantine:
+    """The rows that break the contract, as they may be shown, also where none are set aside."""
+    from falaj.data.quarantine import counts, rejected
+    from falaj.data.scan import BROKEN, ROW
+
+    known(ground, name)
+    handle = every(ground)[name]
+    if handle.contract is None:
+        raise NotFound(
+            "data.no-contract",
+            f"dataset {name} has no contract",
+            fix=f"propose one: falaj data contract init {name}",
+        )
+    found = rejected(handle, ground.mask_key)
+    columns = [column for column in found.columns if column not in (ROW, BROKEN)]
+    return Quarantine(
+        dataset=name,
+        rows=len(found),
+        of=handle.rows_in_all,
+        limit_pct=handle.quarantine_pct,
+        checks=counts(handle.broken),
+        columns=tuple(columns),
+        shown=tuple(
+            QuarantinedRow(
+                row=row[ROW],
+                checks=tuple(row[BROKEN]),
+                values=tuple(masking.plain(row[column]) for column in columns),
+            )
+            for row in found.head(most).iter_rows(named=True)
+        ),
+    )
+
+
+def every(ground: Ground) -> dict[str, DatasetHandle]:
+    """All declared datasets; lakes and databases are asked again."""
+    made: dict[str, DatasetHandle] = {}
+    for table in ground.project.datasets:
+        made[table.name] = opened(ground, table, made)
+    return made
+
+
 def profiled(ground: Ground, name: str, *, by: str = "") -> Profile:
     from falaj.data.profile import profile
 
-    return profile(opened(ground, known(ground, name)), at=ground.now(), by=by)
+    known(ground, name)
+    return profile(every(ground)[name], at=ground.now(), by=by)
 
 
 def proposed(ground: Ground, name: str) -> str:
     """A first contract as YAML. With a contract there already, its types and classes are kept."""
     from falaj.data.propose import propose
 
-    return propose(opened(ground, known(ground, name)))
+    known(ground, name)
+    return propose(every(ground)[name])
 
 
 def take_in(ground: Ground, permit: Permit, name: str, text: str) -> SuiteReport:
@@ -67,7 +117,8 @@ def take_in(ground: Ground, permit: Permit, name: str, text: str) -> SuiteReport
     It stands for the rows as they are now: runs on other rows do not see it. Raises FalajError for
     what is no report of a known tool.
     """
-    handle = opened(ground, known(ground, name))
+    known(ground, name)
+    handle = every(ground)[name]
     try:
         document = json.loads(text)
     except ValueError:
@@ -128,7 +179,9 @@ def known(ground: Ground, name: str) -> DatasetTable:
     return tables[name]
 
 
-def opened(ground: Ground, table: DatasetTable) -> DatasetHandle:
+def opened(
+    ground: Ground, table: DatasetTable, others: Mapping[str, DatasetHandle]
+) -> DatasetHandle:
     region = ground.project.project.region.split("-")[0]
     said = table.contract
     return open_dataset(
@@ -145,4 +198,8 @@ def opened(ground: Ground, table: DatasetTable) -> DatasetHandle:
         clock=ground.now,
         tables=ground.tables,
         fresh=True,
+        others=others,
+        quarantine_pct=table.quarantine_pct,
+        sample_pct=table.sample_pct,
+        sample_tolerance_pct=table.sample_tolerance_pct,
     )

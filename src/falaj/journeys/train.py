@@ -16,7 +16,7 @@ from falaj.base.errors import FalajError, NotFound
 from falaj.base.points import Series, unpack
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, Verdict, of_dataset
-from falaj.facts.data import ContractReport, Label
+from falaj.facts.data import ContractReport, Label, SetAside
 from falaj.facts.models import ModelVersion
 from falaj.facts.project import Project
 from falaj.facts.runs import Run, RunStatus
@@ -95,12 +95,41 @@ def recorded(
         unit.append(ground.event("run.started", permit.person, f"run/{started.id}", {}))
     try:
         datasets = opened(ground, fresh=True)
+        started = replace(started, set_aside=set_aside(ground, datasets))
         must_hold(ground, datasets)
         outcome = make(datasets)
     except FalajError as error:
         ended(ground, permit, started, None, error)
         raise
     return ended(ground, permit, started, outcome, outcome.error)
+
+
+def set_aside(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> tuple[SetAside, ...]:
+    """Rows in quarantine, kept as they may be shown."""
+    found = []
+    for handle in datasets.values():
+        if handle.quarantine_pct is None or handle.broken.is_empty():
+            continue
+        from io import BytesIO
+
+        from falaj.data.quarantine import counts, rejected
+
+        file = BytesIO()
+        rejected(handle, ground.mask_key).write_parquet(file)
+        version = handle.version
+        ground.tell(f"dataset {handle.name}: {len(handle.broken):,} rows are set aside")
+        found.append(
+            SetAside(
+                dataset=handle.name,
+                version=version.content,
+                contract=version.contract,
+                rows=len(handle.broken),
+                of=handle.rows_in_all,
+                checks=counts(handle.broken),
+                artifact=ground.blobs.put(file.getvalue()),
+            )
+        )
+    return tuple(found)
 
 
 def must_hold(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> None:
@@ -124,14 +153,14 @@ def told(result: CheckResult) -> Any:
 
     place = result.details.get("place")
     return Problem(
-        code="data.contract-broken",
+        code=result.details.get("code", "data.contract-broken"),
         message=f"{result.check}: {result.reason}",
         place=Place(file=place["file"], line=place["line"], column=place.get("column", 1))
         if isinstance(place, dict)
         else None,
         why=shown_rows(result)
         or "the contract promises it, and the pipeline is not run on data that breaks it",
-        fix="mend the data or the contract: `falaj run` checks again",
+        fix=result.details.get("fix", "mend the data or the contract: `falaj run` checks again"),
     )
 
 
@@ -150,12 +179,18 @@ def contracts(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> tuple[Co
         table = handle.contract.table(handle.name)
         others = [datasets[r.dataset] for r in table.references if r.dataset in datasets]
         asked = f"{handle.version.bytes} {handle.contract.digest} {handle.name}"
-        whole = " ".join([asked, *(other.version.bytes for other in others)])
+        engine = ground.sql.version if ground.sql else ""
+        looked = (handle.quarantine_pct, handle.sample_pct, handle.sample_tolerance_pct)
+        whole = " ".join(
+            [asked, *(other.version.bytes for other in others), engine, *map(str, looked)]
+        )
         # The gate asks for the report by the first, which is all that a run records.
         for_gate, key = (digests.of_bytes(text.encode()) for text in (asked, whole))
         # An age is another one every time.
         kept = None if table.freshness else ground.cache.memo(MEMO, key)
-        if kept is None:
+        report = decode(ContractReport, kept.encode()) if kept else None
+        # What took too long or too much may have more of both now.
+        if report is None or any(r.verdict is Verdict.ERROR for r in report.results):
             from falaj.data.service import validate
 
             ground.tell(f"contract {handle.name}: {handle.version.rows:,} rows")
@@ -166,8 +201,6 @@ def contracts(ground: Ground, datasets: Mapping[str, DatasetHandle]) -> tuple[Co
                 at=ground.now(),
                 sql=ground.sql,
             )
-        else:
-            report = decode(ContractReport, kept.encode())
         for name in {key, for_gate}:
             ground.cache.remember(MEMO, name, encode(report).decode())
         reports.append(report)
@@ -221,6 +254,9 @@ def handles(
             tables=tables,
             fresh=fresh,
             others=made,
+            quarantine_pct=table.quarantine_pct,
+            sample_pct=table.sample_pct,
+            sample_tolerance_pct=table.sample_tolerance_pct,
         )
     return made
 

@@ -10,6 +10,7 @@ import pytest
 from small_project import TOML, write_project
 
 from falaj.base.errors import Exit
+from falaj.links.files.blobs import FileBlobs
 
 CONTRACT = """apiVersion: v3.1.0
 kind: DataContract
@@ -252,3 +253,115 @@ def test_a_suite_inside_a_step_reaches_gate_run_page_and_release(here, tmp_path)
     assert here(root, "release", "create").code == 0
     card = (root / ".falaj/releases/flight-delay/1.0.0/card.md").read_text()
     assert "### data: pass (required)" in card and "rows.pointblank.1.y" in card
+
+
+BROKEN = """
+@step
+def load(*, rows: Dataset) -> pl.DataFrame:
+    read = rows.read()
+    falaj.log(read=float(len(read)), largest=float(read["a"].max()))
+    return read.with_columns(pl.col("a", "b").cast(pl.Float32))
+"""
+
+
+def quarantined(tmp_path, pct, more=""):
+    """12 of 1,200 rows have an `a` above the range."""
+    root = project(tmp_path)
+    toml = (root / "falaj.toml").read_text()
+    toml = toml.replace("[gates.quality]", f"quarantine_pct = {pct}\n{more}\n[gates.quality]", 1)
+    (root / "falaj.toml").write_text(toml.replace('["quality", ', '["data", "quality", '))
+    contract = (root / "rows.odcs.yaml").read_text()
+    contract = contract.replace(
+        "{name: a, logicalType: number, required: true}",
+        "{name: a, logicalType: number, required: true, logicalTypeOptions: {maximum: 50}}",
+    )
+    (root / "rows.odcs.yaml").write_text(contract)
+    lines = (root / "rows.csv").read_text().splitlines()
+    for at in range(100, 1201, 100):
+        lines[at] = ",".join(["99.5", *lines[at].split(",")[1:]])
+    (root / "rows.csv").write_text("\n".join(lines) + "\n")
+    code = (root / "pipeline.py").read_text()
+    start, end = code.index("@step\ndef load"), code.index("@step\ndef train")
+    (root / "pipeline.py").write_text(code[:start] + BROKEN.lstrip() + "\n\n" + code[end:])
+    return root
+
+
+@pytest.mark.parametrize("executor", ["worker", "in-process"])
+def test_a_run_reads_what_is_not_in_quarantine(here, tmp_path, executor):
+    root = quarantined(tmp_path, 1.0)
+    with (root / "falaj.toml").open("a") as file:
+        file.write(f'\n[pipelines]\nexecutor = "{executor}"\n')
+    done = here(root, "run", "--json")
+    assert done.code == 0, done.err
+    run = done.json()["data"]
+    assert run["metrics"]["read"] == 1188 and run["metrics"]["largest"] < 50
+    (kept,) = run["set_aside"]
+    assert (kept["rows"], kept["of"], kept["checks"]) == (12, 1200, {"a.range": 12})
+    assert run["datasets"][0]["rows"] == 1188
+    rows = pl.read_parquet(FileBlobs(root / ".falaj" / "blobs").get(kept["artifact"]))
+    assert rows["falaj_row"].to_list() == list(range(100, 1201, 100))
+    assert set(rows["a"]) == {99.5} and rows["falaj_broken"].to_list() == [["a.range"]] * 12
+    shown = here(root, "runs", "show", "--html", "run.html")
+    assert shown.code == 0 and "12 of 1,200" in (root / "run.html").read_text()
+    assert "rows: 12 of 1,200 rows set aside (a.range 12)" in here(root, "runs", "show").out
+    gate = here(root, "gate", "--json").json()["data"]
+    found = {one["check"]: one["verdict"] for one in gate["results"]}
+    assert found["data.rows.quarantine"] == "pass" == found["data.rows.a.range"]
+    again = here(root, "run", "--json").json()["data"]
+    assert {step["status"] for step in again["steps"]} == {"cached"}
+
+
+def test_a_full_quarantine_stops_the_run_and_keeps_the_rows(here, tmp_path):
+    root = quarantined(tmp_path, 0.5)
+    done = here(root, "run")
+    assert done.code != 0 and "data.quarantine-full" in done.err
+    assert "falaj data quarantine rows" in done.err
+    run = here(root, "runs", "show", "--json").json()["data"]
+    assert run["status"] == "failed" and run["set_aside"][0]["rows"] == 12
+
+
+def test_the_rows_are_shown_and_written(here, tmp_path):
+    root = quarantined(tmp_path, 1.0)
+    done = here(root, "data", "quarantine", "rows", "--write", "r.csv")
+    assert done.code == 0 and "12 of 1,200 rows (1 %) break the contract" in done.out
+    assert "row 100: a.range: a 99.5" in done.out and "up to 1 %" in done.out
+    lines = (root / "r.csv").read_text().splitlines()
+    assert lines[0] == "falaj_row,falaj_broken,a,b,y,held,origin_airport" and len(lines) == 13
+    told = here(root, "data", "check")
+    assert "1,188 rows, 12 more are set aside" in told.out
+    assert here(root, "data", "quarantine", "rows", "--write", "r.txt").code == Exit.USAGE
+    assert here(root, "data", "quarantine", "none").code == Exit.USAGE
+
+
+def test_values_of_a_personal_dataset_are_not_written(here, tmp_path):
+    root = quarantined(tmp_path, 1.0)
+    toml = (root / "falaj.toml").read_text()
+    (root / "falaj.toml").write_text(toml.replace('"internal"', '"personal"'))
+    done = here(root, "data", "quarantine", "rows", "--write", "r.csv", "--json")
+    assert done.code == 0
+    rows = [line.split(",")[2:] for line in (root / "r.csv").read_text().splitlines()[1:]]
+    assert all(cell.startswith("tok:") for row in rows for cell in row)
+    assert "99.5" not in done.out
+
+
+def test_a_sample_is_called_one_everywhere(here, tmp_path):
+    root = project(tmp_path)
+    done = here(root, "data", "check", "--sample-pct", "25", "--full", "--write", "s.html")
+    assert done.code == Exit.INCONCLUSIVE
+    assert "look at a sample of 25 %" in done.out and "sampled rows break it" in done.out
+    assert "on a sample of 25 %" in (root / "s.html").read_text()
+    report = here(root, "data", "check", "--sample-pct", "25", "--json").json()["data"]["reports"]
+    assert report[0]["sample_pct"] == 25
+    toml = (root / "falaj.toml").read_text()
+    more = "sample_pct = 25\nsample_tolerance_pct = 2.0\n\n[gates.quality]"
+    (root / "falaj.toml").write_text(toml.replace("[gates.quality]", more))
+    told = here(root, "data", "check")
+    assert told.code == 0 and "look at a sample of 25 %" in told.out
+
+
+def test_both_at_once_are_refused(here, tmp_path):
+    root = quarantined(tmp_path, 1.0)
+    done = here(root, "data", "check", "--sample-pct", "10")
+    assert done.code == Exit.USAGE and "data.sample-of-quarantine" in done.err
+    both = here(quarantined(tmp_path / "both", 1.0, "sample_pct = 10"), "data", "check")
+    assert both.code == Exit.USAGE and "not known from a sample" in both.err

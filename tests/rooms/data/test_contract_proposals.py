@@ -137,7 +137,8 @@ cells = {
     ),
     pl.List(pl.Int64): st.lists(st.integers(0, 9), max_size=3),
 }
-names = st.text(min_size=1, max_size=6)
+# Polars takes `*` and `^..$` for patterns of names; such columns are refused with words.
+names = st.text(min_size=1, max_size=6).filter(lambda n: n != "*" and n[:1] + n[-1:] != "^$")
 
 
 @st.composite

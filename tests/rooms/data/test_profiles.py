@@ -107,13 +107,13 @@ def test_correlations(tmp_path):
 def test_duckdb_measures_the_same(made):
     found, columns = made
     tables = {"t": FRAME.lazy()}
-    assert DuckDb().number("select count(distinct n) from t", tables) == columns["n"].distinct
-    assert DuckDb().number("select stddev(n) from t", tables) == pytest.approx(
+    assert DuckDb().numbers(["select count(distinct n) from t"], tables)[0] == columns["n"].distinct
+    assert DuckDb().numbers(["select stddev(n) from t"], tables)[0] == pytest.approx(
         columns["n"].deviation
     )
     query = "select quantile_disc(n, 0.95) from t"
-    assert abs(DuckDb().number(query, tables) - columns["n"].quantiles["0.95"]) <= 1
-    assert found.rows == DuckDb().number("select count(*) from t", tables)
+    assert abs(DuckDb().numbers([query], tables)[0] - columns["n"].quantiles["0.95"]) <= 1
+    assert found.rows == DuckDb().numbers(["select count(*) from t"], tables)[0]
 
 
 FRAMES = {

@@ -1,77 +1,148 @@
-"""SQL rules of data contracts, answered by DuckDB inside this process."""
+"""SQL rules of data contracts, answered by DuckDB in a process with bounds on all that it takes."""
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+from falaj.base.childlines import ChildDied, ChildLate, ChildLines
 from falaj.base.errors import FalajError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from falaj.facts.project import DuckdbTable
+
 __all__ = ["DuckDb", "duckdb_engine"]
 
+START_S: Final = 60.0
+GRACE_S: Final = 2.0  # between asking a query to end and ending its process
+PASSED: Final = ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH", "LANG", "TZ")
 
-def duckdb_engine() -> DuckDb | None:
+
+def duckdb_engine(said: DuckdbTable) -> DuckDb | None:
     """The engine, or None without the extra falaj[duckdb]."""
-    return DuckDb() if find_spec("duckdb") else None
+    if not find_spec("duckdb"):
+        return None
+    return DuckDb(timeout_s=said.timeout_s, memory_mb=said.memory_mb, threads=said.threads)
 
 
 class DuckDb:
-    """The port SqlEngine. A database of its own for each query; files are closed before it runs."""
+    """The port SqlEngine. What a query does wrong ends its process, never ours.
+
+    timeout_s: of each query. memory_mb: that all tables and steps of a query may hold at once.
+    """
+
+    def __init__(self, *, timeout_s: float = 60.0, memory_mb: int = 2048, threads: int = 2) -> None:
+        self._timeout_s, self._memory_mb, self._threads = timeout_s, memory_mb, threads
 
     @property
     def version(self) -> str:
-        import duckdb
+        return f"duckdb {version('duckdb')}"
 
-        return f"duckdb {duckdb.__version__}"
-
-    def number(self, query: str, tables: Mapping[str, pl.LazyFrame]) -> float:
-        import duckdb
-
-        try:
-            statements = duckdb.extract_statements(query)
-        except duckdb.Error as error:
-            raise _refused("it is no SQL", error) from None
-        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-            raise _refused("a rule is one SELECT")
-        with TemporaryDirectory() as scratch, duckdb.connect(":memory:") as database:
-            database.execute("SET autoinstall_known_extensions = false")
-            database.execute("SET autoload_known_extensions = false")
-            for number, (name, frame) in enumerate(tables.items()):
-                if not re.search(rf"\b{re.escape(name)}\b", query, re.IGNORECASE):
-                    continue
-                file = Path(scratch, f"{number}.parquet")
-                frame.sink_parquet(file, compression="zstd", compression_level=1)
-                quoted = name.replace('"', '""')
-                database.execute(
-                    f'CREATE TABLE "{quoted}" AS SELECT * FROM read_parquet(?)',  # noqa: S608 quoted
-                    [str(file)],
-                )
-                file.unlink()
-            # From here on: no file, no network, no way to ask for them again.
-            database.execute("SET enable_external_access = false")
-            database.execute("SET lock_configuration = true")
+    def numbers(
+        self, queries: Sequence[str], tables: Mapping[str, pl.LazyFrame]
+    ) -> tuple[float | FalajError, ...]:
+        named = {
+            name: frame
+            for name, frame in tables.items()
+            if any(re.search(rf"\b{re.escape(name)}\b", query, re.IGNORECASE) for query in queries)
+        }
+        with TemporaryDirectory(prefix="falaj-sql-") as folder:
+            files = {}
+            for number, (name, frame) in enumerate(named.items()):
+                files[name] = str(Path(folder, f"{number}.parquet"))
+                frame.sink_parquet(files[name], compression="zstd", compression_level=1)
+            asking = _Asking(self, files, Path(folder))
             try:
-                rows = database.execute(query).fetchmany(2)
-            except duckdb.Error as error:
-                raise _refused("the engine refused it", error) from None
-        if len(rows) != 1 or len(rows[0]) != 1:
-            raise _refused("it gave more or less than one number")
+                return tuple(asking.number(query) for query in queries)
+            finally:
+                asking.end()
+
+    def started(self, files: Mapping[str, str], folder: Path) -> ChildLines:
+        """A process that has opened the tables."""
+        child = ChildLines(
+            (sys.executable, "-m", "falaj.links.duckdb.child"),
+            cwd=folder,
+            # Its home is empty: no extensions and no secrets that somebody keeps there.
+            environment={n: os.environ[n] for n in PASSED if n in os.environ}
+            | {"HOME": str(folder)},
+            log=folder / "said.txt",
+        )
+        given = {"tables": files, "memory_mb": self._memory_mb, "threads": self._threads}
         try:
-            return float(rows[0][0])
-        except (TypeError, ValueError):
-            raise _refused("it gave no number") from None
+            child.ask(given, within=START_S)
+        except (ChildDied, ChildLate) as error:
+            child.end()
+            raise _refused(f"its process did not start: {error}") from None
+        return child
+
+    def answered(self, child: ChildLines, query: str) -> float | FalajError:
+        """Raises ChildLate, ChildDied: the process is of no more use."""
+        asked = {"query": query, "timeout_s": self._timeout_s}
+        answer = child.ask(asked, within=self._timeout_s + GRACE_S)
+        if "number" in answer:
+            return float(answer["number"])
+        if "late" in answer:
+            return self.late()
+        if "memory" in answer:
+            return self.too_large()
+        return _refused(answer.get("refused", "it did not answer"), answer.get("kind", ""))
+
+    def late(self) -> FalajError:
+        return FalajError(
+            "data.sql-late",
+            f"an SQL rule did not answer within {self._timeout_s:g} s",
+            why="a check that never ends would hold up every run",
+            fix="join on a key instead of all rows with all, or raise `timeout` of [links.duckdb]",
+        )
+
+    def too_large(self) -> FalajError:
+        return FalajError(
+            "data.sql-memory",
+            f"an SQL rule needs more than {self._memory_mb} MiB of memory",
+            why="the machine has other work to do, and nothing is written to its disks instead",
+            fix="aggregate before joining and sorting, or raise `memory_mb` of [links.duckdb]",
+        )
 
 
-def _refused(why: str, error: Exception | None = None) -> FalajError:
-    """DuckDB quotes values in its messages; the kind of the error must do."""
-    told = f" ({type(error).__name__})" if error else ""
+class _Asking:
+    """One query after another; one that ends its process costs the next a new process."""
+
+    def __init__(self, engine: DuckDb, files: Mapping[str, str], folder: Path) -> None:
+        self._engine, self._files, self._folder = engine, files, folder
+        self._child: ChildLines | None = None
+
+    def number(self, query: str) -> float | FalajError:
+        try:
+            if self._child is None:
+                self._child = self._engine.started(self._files, self._folder)
+            return self._engine.answered(self._child, query)
+        except ChildLate:
+            self.end()
+            return self._engine.late()
+        except ChildDied:
+            # With its files and network closed there is one way left to end: no more memory.
+            self.end()
+            return self._engine.too_large()
+        except FalajError as error:
+            return error
+
+    def end(self) -> None:
+        if self._child is not None:
+            self._child.end()
+            self._child = None
+
+
+def _refused(why: str, kind: Any = "") -> FalajError:
+    told = f" ({kind})" if kind else ""
     return FalajError(
         "data.sql-rule",
         f"an SQL rule cannot be answered: {why}{told}",

@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
 from falaj.app import Works
 from falaj.doors.api.route import post
 from falaj.facts.access import Action, Permit, ResourceKind
-from falaj.facts.data import ContractReport, SuiteReport
+from falaj.facts.data import ContractReport, Quarantine, SuiteReport
 from falaj.facts.profiles import Profile
 
-__all__ = ["ROUTES", "CheckData", "ProfileData", "ProposeContract", "ProposedContract", "TakeIn"]
+__all__ = [
+    "ROUTES",
+    "AskQuarantine",
+    "CheckData",
+    "ProfileData",
+    "ProposeContract",
+    "ProposedContract",
+    "TakeIn",
+]
 
 
 class CheckData(msgspec.Struct, forbid_unknown_fields=True):
     dataset: str = ""
+    sample_pct: Annotated[float, msgspec.Meta(gt=0, le=100)] | None = None
+
+
+class AskQuarantine(msgspec.Struct, forbid_unknown_fields=True):
+    dataset: str
 
 
 class ProfileData(msgspec.Struct, forbid_unknown_fields=True):
@@ -46,7 +59,15 @@ def check_data(works: Works, data: CheckData) -> list[ContractReport]:
     """Hold a dataset against its contract; all that have one, without a name."""
     from falaj.journeys import datasets
 
-    return list(datasets.check(works.ground, data.dataset))
+    return list(datasets.check(works.ground, data.dataset, sample_pct=data.sample_pct))
+
+
+@post("/data/quarantine", needs=Action.CHECK_GATE, on=ResourceKind.PROJECT)
+def quarantined_data(works: Works, data: AskQuarantine) -> Quarantine:
+    """The rows of a dataset that break its contract, values as they may be shown."""
+    from falaj.journeys import datasets
+
+    return datasets.quarantine(works.ground, data.dataset)
 
 
 @post("/data/profile", needs=Action.CHECK_GATE, on=ResourceKind.PROJECT)
@@ -74,4 +95,4 @@ def take_in_suite(works: Works, permit: Permit, data: TakeIn) -> SuiteReport:
     return datasets.take_in(works.ground, permit, data.dataset, data.report)
 
 
-ROUTES: Final = (check_data, profile_data, propose_contract, take_in_suite)
+ROUTES: Final = (check_data, profile_data, propose_contract, quarantined_data, take_in_suite)

@@ -16,6 +16,7 @@ from falaj.doors.cli.reports import marked
 __all__ = ["command"]
 
 ENDS = {"pass": Exit.OK, "fail": Exit.GATE_FAIL, "inconclusive": Exit.INCONCLUSIVE}
+FIRST = 5  # rows that are printed
 ORDER = ("fail", "error", "inconclusive", "skipped", "pass")
 WRITE = click.option(
     "--write",
@@ -26,16 +27,28 @@ WRITE = click.option(
 
 @click.group("data")
 def command() -> None:
-    """Check and profile datasets; take in other suites; propose and compare contracts."""
+    """Check, profile and quarantine datasets; take in other suites; propose contracts."""
 
 
 @command.command
 @click.argument("dataset", required=False, default="")
 @click.option("--full", is_flag=True, help="Show checks that passed, too.")
+@click.option(
+    "--sample-pct",
+    type=click.FloatRange(0, 100, min_open=True),
+    help="Look at so many of the rows; the same ones every time.",
+)
 @WRITE
 @terminal.json_option
 @click.pass_context
-def check(ctx: click.Context, dataset: str, full: bool, write: Path | None, machine: bool) -> None:
+def check(
+    ctx: click.Context,
+    dataset: str,
+    full: bool,
+    sample_pct: float | None,
+    write: Path | None,
+    machine: bool,
+) -> None:
     """Hold a dataset against its contract, now and on all its rows.
 
     Ends with 0 when every promise is kept, 3 when one is broken, 9 when data cannot decide.
@@ -44,8 +57,10 @@ def check(ctx: click.Context, dataset: str, full: bool, write: Path | None, mach
     Examples:
       falaj data check
       falaj data check flights --write report.html
+      falaj data check flights --sample-pct 10
     """
-    reports = connect(ctx).post("/data/check", {"dataset": dataset})
+    asked = {"dataset": dataset, "sample_pct": sample_pct}
+    reports = connect(ctx).post("/data/check", asked)
     if write:
         written(write, reports, page_of_reports)
     counted = [r["verdict"] for one in reports for r in one["results"] if r["gate"] == "data"]
@@ -54,7 +69,7 @@ def check(ctx: click.Context, dataset: str, full: bool, write: Path | None, mach
         terminal.as_json("data-check", {"verdict": verdict, "reports": reports})
     else:
         for report in reports:
-            click.echo(f"{report['dataset']}: {report['rows']:,} rows")
+            click.echo(f"{report['dataset']}: {size_of(report)}")
             shown = [r for r in report["results"] if full or r["verdict"] != "pass"]
             terminal.table(
                 [(r["check"], marked(r), told(r)) for r in shown],
@@ -66,11 +81,84 @@ def check(ctx: click.Context, dataset: str, full: bool, write: Path | None, mach
     ctx.exit(ENDS.get(verdict, Exit.GATE_FAIL if verdict == "error" else Exit.INCONCLUSIVE))
 
 
+def size_of(report: dict[str, Any]) -> str:
+    """How many rows, and which of them the checks looked at."""
+    words = f"{report['rows']:,} rows"
+    if report["set_aside"]:
+        words += f", {report['set_aside']:,} more are set aside"
+    if report["sample_pct"] is not None:
+        words += f"; checks about single rows look at a sample of {report['sample_pct']:g} %"
+    return words
+
+
 def told(result: dict[str, Any]) -> str:
     """Why, and the first rows that break it; they come masked."""
     rows = result["details"].get("sample", [])[:3]
     words = ", ".join(f"row {row['row']}: {row['value']}" for row in rows)
     return f"{result['reason']} ({words})" if words else str(result["reason"])
+
+
+@command.command
+@click.argument("dataset")
+@click.option(
+    "--write",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Also write the rows: .csv, or .json with the counts.",
+)
+@terminal.json_option
+@click.pass_context
+def quarantine(ctx: click.Context, dataset: str, write: Path | None, machine: bool) -> None:
+    """Show the rows that break the contract, with the checks that they break.
+
+    Values of confidential columns are shown as their shape, those of personal ones as tokens. At
+    most the first 10,000 rows are written. Whether such rows are set aside in a run says
+    `quarantine_pct` of the dataset.
+
+    \b
+    Examples:
+      falaj data quarantine flights
+      falaj data quarantine flights --write rejected.csv
+    """
+    found = connect(ctx).post("/data/quarantine", {"dataset": dataset})
+    if write:
+        write_rows(write, found)
+    if machine:
+        return terminal.as_json("data-quarantine", found)
+    share = 100 * found["rows"] / found["of"] if found["of"] else 0.0
+    click.echo(
+        f"{dataset}: {found['rows']:,} of {found['of']:,} rows ({share:.3g} %) break the contract"
+    )
+    terminal.table([(name, f"{n:,}") for name, n in found["checks"].items()])
+    for row in found["shown"][:FIRST]:
+        values = ", ".join(
+            f"{column} {value}"
+            for column, value in zip(found["columns"], row["values"], strict=True)
+        )
+        click.echo(f"row {row['row']}: {', '.join(row['checks'])}: {values[:200]}")
+    limit = found["limit_pct"]
+    if limit is not None:
+        click.echo(f"a run sets them aside, up to {limit:g} % of the rows")
+    elif found["rows"]:
+        click.echo("a run stops; `quarantine_pct` of the dataset would set them aside")
+    return None
+
+
+def write_rows(path: Path, found: dict[str, Any]) -> None:
+    if path.suffix not in {".csv", ".json"}:
+        raise click.UsageError(
+            f"--write: got {path.suffix or 'no ending'!r}, expected .csv or .json"
+        )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        return
+    import csv
+
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["falaj_row", "falaj_broken", *found["columns"]])
+        for row in found["shown"]:
+            writer.writerow([row["row"], " ".join(row["checks"]), *row["values"]])
 
 
 @command.command

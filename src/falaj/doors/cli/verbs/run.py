@@ -122,6 +122,9 @@ def show(run: dict[str, Any]) -> None:
         ],
         ("step", "status", "time", "why"),
     )
+    for one in run["set_aside"]:
+        checked = ", ".join(f"{name} {n:,}" for name, n in one["checks"].items())
+        click.echo(f"{one['dataset']}: {one['rows']:,} of {one['of']:,} rows set aside ({checked})")
     checks = [check for step in run["steps"] for check in step["checks"]]
     terminal.table(
         [(check["check"], marked(check), check["reason"]) for check in checks],
