@@ -3,6 +3,7 @@ Ray listens on the addresses of its host."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import secrets
 import signal
@@ -17,6 +18,8 @@ QUIET = {
     "DO_NOT_TRACK": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "token",
+    # It would end steps of ours when other programs of the machine take its memory.
+    "RAY_memory_monitor_refresh_ms": "0",
 }
 
 
@@ -29,7 +32,7 @@ class Cluster:
         self.token_file = folder / "token"
         self.token_file.write_text(secrets.token_hex(32))
         self.token_file.chmod(0o600)
-        with socket.socket() as free:
+        with socket.socket() as free:  # the network is ours: nobody takes it meanwhile
             free.bind(("127.0.0.1", 0))
             self.address = f"127.0.0.1:{free.getsockname()[1]}"
         self.seconds = {}
@@ -44,7 +47,12 @@ class Cluster:
     def start(self, name, cores, *, before=(), **more):
         """One node. before: words in front of its command."""
         port = self.address.rpartition(":")[2]
-        place = ["--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder}/r"]
+        place = [
+            "--head",
+            f"--port={port}",
+            "--include-dashboard=false",
+            f"--temp-dir={self.folder}/r",
+        ]
         if name != "head":
             place = [f"--address={self.address}"]
         begun = time.monotonic()
@@ -72,10 +80,12 @@ class Cluster:
         os.kill(self.raylet(name), signal.SIGKILL)
 
     def end(self):
-        """The network's end would do it, too; those after us want the memory now."""
-        for name in ("b", "head"):
-            if self.raylet(name) is not None:
-                self.kill(name)
+        """Every process of every node names this folder; those after us want the memory now."""
+        for folder in Path("/proc").glob("[0-9]*"):
+            ours = any(f"{self.folder}/" in word for word in words_of(folder))
+            if ours and int(folder.name) != os.getpid():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(int(folder.name), signal.SIGKILL)
 
 
 def words_of(folder):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
+import time
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -25,6 +27,7 @@ __all__ = ["attempt"]
 STEPS: Final = (sys.executable, "-m", "falaj.doors.worker.steps", "apart")
 # Set by the cluster for each task; a warm process keeps those it was started with.
 GIVEN: Final = ("CUDA_VISIBLE_DEVICES", "OMP_NUM_THREADS")
+LOOK_S: Final = 1.0  # between two looks at whether the run still goes on
 _pools: dict[tuple[str | None, ...], StepWorkers] = {}
 
 
@@ -40,7 +43,7 @@ def attempt(text: str) -> str:
     if found or asked["order"] is None:
         return json.dumps(found or {"fit": True})
     order = msgspec.convert(asked["order"], Order)
-    outcome = _pool(asked["session"], order.seed).run(order)
+    outcome = _pool(asked["session"], order.seed, Path(asked["witness"])).run(order)
     return json.dumps({"outcome": msgspec.to_builtins(outcome)})
 
 
@@ -66,7 +69,7 @@ def _mine(root: str, _session: str) -> dict[str, Any]:
     return {"falaj": version("falaj"), **msgspec.to_builtins(environment)}
 
 
-def _pool(session: str, seed: int) -> StepWorkers:
+def _pool(session: str, seed: int, witness: Path) -> StepWorkers:
     """One warm process. A new run starts with a new one, as its code may be new."""
     key = (session, str(seed), *(os.environ.get(name) for name in GIVEN))
     if key not in _pools:
@@ -74,5 +77,17 @@ def _pool(session: str, seed: int) -> StepWorkers:
             old.close()
         _pools.clear()
         seeded = {"PYTHONHASHSEED": str(seed % 2**32)}
-        _pools[key] = StepWorkers(STEPS, at_once=1, environment=seeded)
+        pool = _pools[key] = StepWorkers(STEPS, at_once=1, environment=seeded)
+        threading.Thread(target=_end_with, args=(witness, pool), daemon=True).start()
     return _pools[key]
+
+
+def _end_with(witness: Path, pool: StepWorkers) -> None:
+    """The run takes its witness away when it ends.
+
+    The cluster may keep this process for another run of the same program, and children that steps
+    have left would live as long.
+    """
+    while witness.exists():
+        time.sleep(LOOK_S)
+    pool.close()

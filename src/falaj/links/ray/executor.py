@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import socket
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,6 +30,9 @@ __all__ = ["RayExecutor"]
 AT_ONCE: Final = 32  # orders under way where nobody says how many; Ray decides how many run
 LOOK_S: Final = 5.0  # between two looks at whether a waiting step can still run anywhere
 LATE_S: Final = 15.0  # a node ends a late step itself; this much later its silence ends it
+KNOCK_S: Final = 5.0  # for the head to take a connection
+ANSWER_S: Final = 15.0  # for the head to say who it is
+ENTER_S: Final = 75.0  # for the rest; Ray looks for this machine among the nodes for 60
 JOIN_S: Final = 60.0  # for every node to say whether it is fit
 END_S: Final = 15.0  # for tasks to end when the run does
 MIB: Final = 1024 * 1024
@@ -214,19 +218,65 @@ def _init(address: str, token_file: Path) -> None:
             "steps are to run on Ray, which is not installed",
             fix="pip install 'falaj[ray]'",
         ) from None
+    _knock(address)
     if ray.is_initialized():
         raise _unreachable(address, "this process has entered a cluster by itself already")
+    entrance = _Entrance(address)
+    entrance.start()
+    if entrance.answered.wait(ANSWER_S):
+        entrance.join(ENTER_S)
+    if entrance.is_alive():
+        entrance.given_up = True
+        silent_s = ENTER_S if entrance.answered.is_set() else ANSWER_S
+        raise _unreachable(address, f"it took the connection and was silent for {silent_s:.0f} s")
+    match entrance.error:
+        case None:
+            return
+        case ray.exceptions.AuthenticationError():
+            raise FalajError(
+                "pipelines.cluster-token",
+                f"the Ray cluster at {address} refuses the token",
+                why=f"it was started with another one than {token_file} holds",
+                fix="put the cluster's token into that file",
+            ) from None
+        case error:
+            raise _unreachable(address, _first_line(error)) from None
+
+
+def _knock(address: str) -> None:
+    """Ray itself would wait for a head that is not there, or answers nothing."""
+    host, _, port = address.rpartition(":")
     try:
-        ray.init(address=address, log_to_driver=False, logging_level="error")
-    except ray.exceptions.AuthenticationError:
-        raise FalajError(
-            "pipelines.cluster-token",
-            f"the Ray cluster at {address} refuses the token",
-            why=f"it was started with another one than {token_file} holds",
-            fix="put the cluster's token into that file",
-        ) from None
-    except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
-        raise _unreachable(address, (str(error).strip().splitlines() or [""])[0]) from None
+        socket.create_connection((host, int(port)), timeout=KNOCK_S).close()
+    except (OSError, OverflowError) as error:
+        raise _unreachable(address, _first_line(error)) from None
+
+
+class _Entrance(threading.Thread):
+    """`ray.init`, which has no limit of time, in a thread that can be left alone."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__(name="enter the Ray cluster", daemon=True)
+        self._address = address
+        self.error: Exception | None = RuntimeError("it broke off")
+        self.answered = threading.Event()
+        self.given_up = False
+
+    def run(self) -> None:
+        import ray
+        from ray._raylet import GcsClient  # what `init` itself asks first
+
+        try:
+            # A wrong token is told here at once; `init` takes it for a head that is not up yet.
+            GcsClient(address=self._address)
+            self.answered.set()
+            ray.init(address=self._address, log_to_driver=False, logging_level="error")
+            self.error = None
+        except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
+            self.error = error
+            self.answered.set()
+        if self.given_up:
+            ray.shutdown()
 
 
 def _unreachable(address: str, why: str) -> FalajError:
@@ -237,6 +287,10 @@ def _unreachable(address: str, why: str) -> FalajError:
         fix="start it with token authentication, and this machine as one of its nodes, or choose "
         'executor = "worker" in [pipelines]',
     )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _no_token(file: Path, why: str) -> FalajError:
