@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
 
 from falaj.access.service import WORKER, Access
 from falaj.base import ids, time
@@ -31,6 +35,7 @@ from falaj.links.python.environment import read_environment
 from falaj.links.sql.store import SqlStore
 from falaj.links.stepcache.cache import FileStepCache
 from falaj.links.stepworker.pool import StepWorkers
+from falaj.ports.executor import Executor
 from falaj.ports.ground import Ground
 from falaj.ports.store import Lease
 from falaj.ports.tester import Tester
@@ -80,11 +85,11 @@ def unwatched(_step: str, _status: str, _seconds: float) -> None:
 def step_workers(at_once: int, seed: int) -> StepWorkers:
     """Processes for the steps of one run; none is started before a step has to run.
 
-    The order of sets, and with it a model, follows PYTHONHASHSEED.
+    The order of sets, and with it a model, follows PYTHONHASHSEED. at_once: 0 is one a core.
     """
     return StepWorkers(
         (sys.executable, "-m", "falaj.doors.worker.steps"),
-        at_once=at_once,
+        at_once=at_once or os.cpu_count() or 1,
         environment={"PYTHONHASHSEED": str(seed % 2**32)},
     )
 
@@ -93,6 +98,30 @@ def tester() -> Tester:
     from falaj.links.pytest.runner import PytestRunner
 
     return PytestRunner()
+
+
+def workers_of(root: Path, state: Path, project: Project) -> Callable[[int, int], Executor]:
+    """Where steps run, as the project says it."""
+    table = project.links.ray
+    if project.pipelines.executor != "ray" or table is None:
+        return step_workers
+
+    def expects() -> Mapping[str, Any]:
+        return {"falaj": version("falaj"), **msgspec.to_builtins(read_environment(root)[0])}
+
+    def on_ray(at_once: int, _seed: int) -> Executor:
+        from falaj.links.ray.executor import RayExecutor
+
+        return RayExecutor(
+            address=table.address,
+            token_file=root / table.token_file,
+            entry="falaj.doors.worker.node:attempt",
+            state=state,
+            expects=expects,
+            at_once=at_once,
+        )
+
+    return on_ray
 
 
 def secret(path: Path) -> bytes:
@@ -199,7 +228,7 @@ class Works:
             throwaway_keys=KeyRing,
             now=time.now,
             tell=tell,
-            workers=step_workers,
+            workers=workers_of(root, state, project),
             runs=store.runs(),
             on_step=on_step,
             tables=table_readers(state / "snapshots"),

@@ -137,6 +137,7 @@ HEAVY = {  # package -> where it may be imported at all
     "mlflow": (),
     "feast": ("links/feast/child.py",),
     "pyiceberg": ("links/iceberg/",),
+    "ray": ("links/ray/",),
     "pandera": (),
     "pointblank": (),
     "great_expectations": (),

@@ -18,6 +18,11 @@ import pytest
 # part -> (modules that must be importable, how it comes to be there, label)
 KNOWN = {
     "duckdb": (("duckdb",), "pip install 'falaj[duckdb]'", "executed"),
+    "network": (
+        (),
+        "permit user namespaces: sysctl kernel.unprivileged_userns_clone=1",
+        "executed",
+    ),
 }
 # Heavy systems: each has a lock requirements/parts/NAME.txt and lies in build/parts/NAME.
 APART = {

@@ -37,6 +37,7 @@ __all__ = [
     "Project",
     "ProjectTable",
     "QualityTable",
+    "RayTable",
     "RobustnessTable",
     "RolloutTable",
     "SlicesTable",
@@ -660,12 +661,20 @@ class PipelinesTable(Fact, frozen=True, kw_only=True):
         dict[str, Any], _is("Values of pipeline parameters, over the defaults in code.")
     ] = {}
     executor: Annotated[
-        Literal["worker", "in-process"],
-        _is("Steps run in processes of their own, or in the one that was asked for the run."),
+        Literal["worker", "in-process", "ray"],
+        _is(
+            "Steps run in processes of their own, in the one that was asked for the run, or on the "
+            "nodes of the Ray cluster that [links.ray] names."
+        ),
     ] = "worker"
     parallel: Annotated[
         int,
-        _is("Steps that run at the same time; 0: as many as the machine has cores.", ge=0, le=256),
+        _is(
+            "Steps that run at the same time; 0: as many as the machine has cores, or the cluster "
+            "has room for.",
+            ge=0,
+            le=256,
+        ),
     ] = 0
 
 
@@ -721,11 +730,28 @@ class DuckdbTable(Fact, frozen=True, kw_only=True):
         return _seconds(self.timeout)
 
 
+class RayTable(Fact, frozen=True, kw_only=True):
+    """A cluster that runs already, with token authentication; none is ever started."""
+
+    address: Annotated[
+        str,
+        _is(
+            "The cluster's head; this machine must be one of its nodes.",
+            "host:port",
+            pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$",
+        ),
+    ]
+    token_file: Annotated[
+        Words, _is("The file that holds the cluster's token, relative to falaj.toml.")
+    ]
+
+
 class LinksTable(Fact, frozen=True, kw_only=True):
     """Systems of others that this project speaks to."""
 
     mlflow: MlflowTable | None = None
     duckdb: DuckdbTable = DuckdbTable()
+    ray: RayTable | None = None
 
 
 class Policy(Fact, frozen=True, kw_only=True):
@@ -751,6 +777,10 @@ class Project(Fact, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         self._metrics_must_fit()
+        if self.pipelines.executor == "ray" and self.links.ray is None:
+            raise ValueError(
+                "pipelines.executor: ray needs [links.ray] with `address` and `token_file`"
+            )
         names = [dataset.name for dataset in self.datasets]
         for index, name in enumerate(names):
             if name in names[:index]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -271,9 +270,9 @@ def executed(
     fail_fast: bool = False,
 ) -> PipelineOutcome:
     settings = ground.project.pipelines
-    parallel = settings.parallel or os.cpu_count() or 1
-    apart = settings.executor == "worker" and not explain_only
-    executor = ground.workers(parallel, started.seed) if apart and ground.workers else None
+    apart = settings.executor != "in-process" and not explain_only
+    executor = ground.workers(settings.parallel, started.seed) if apart and ground.workers else None
+    parallel = executor.at_once if executor else 1
 
     def on_step(name: str, status: str, seconds: float) -> None:
         ground.on_step(name, status, seconds)

@@ -493,6 +493,8 @@ class Engine:
             code=unit.ready.closure.files,
             dynamic=unit.ready.closure.dynamic,
             datasets={name: self.datasets[name].version.content for name in bound},
+            resources=dict(options.resources),
+            variables=keys.variables_part(options.env),
         )
 
     def _again(self, unit: _Unit, done: Executed, lost: str) -> _Made:

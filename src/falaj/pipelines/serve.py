@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import json
 import os
 import queue
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final, TextIO, cast
 
 import msgspec
 
@@ -36,6 +37,7 @@ from falaj.ports.executor import MOVED, Order, Outcome
 __all__ = ["Supplies", "serve"]
 
 OUT: Final = 1
+ERR: Final = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,32 +64,35 @@ def serve(orders: int, answers: int, supplies: Callable[[Path], Supplies]) -> No
     """
     os.set_inheritable(orders, False)
     os.set_inheritable(answers, False)
-    sys.stdout.reconfigure(write_through=True)  # type: ignore[union-attr]
-    sys.stderr.reconfigure(write_through=True)  # type: ignore[union-attr]
-    lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-    busy = threading.Event()
-    threading.Thread(target=_listen, args=(orders, lines, busy), daemon=True).start()
+    sys.stdout, sys.stderr = _at_once(OUT), _at_once(ERR)
+    lines: queue.SimpleQueue[str] = queue.SimpleQueue()
+    threading.Thread(target=_listen, args=(orders, lines), daemon=True).start()
     with ExitStack() as stack:
         side = _Side(supplies, stack)
-        while (line := lines.get()) is not None:
-            busy.set()
+        while True:
+            line = lines.get()
             text, _, word = line.rstrip("\n").rpartition(" ")
             outcome = side.run(msgspec.convert(json.loads(text), Order))
             _flush()
             os.write(OUT, word.encode())
             said = json.dumps(msgspec.to_builtins(outcome)) + "\n"
-            busy.clear()
             _write(answers, said.encode())
 
 
-def _listen(orders: int, lines: queue.SimpleQueue[str | None], busy: threading.Event) -> None:
+def _at_once(descriptor: int) -> TextIO:
+    """Nothing is held back, so that lines of both stand in the order in which they were said."""
+    raw = io.FileIO(descriptor, "w", closefd=False)
+    errors = "backslashreplace" if descriptor == ERR else "strict"
+    buffer = cast("BinaryIO", raw)
+    return io.TextIOWrapper(buffer, "utf-8", errors=errors, write_through=True)
+
+
+def _listen(orders: int, lines: queue.SimpleQueue[str]) -> None:
     """Hand orders on. When the one who gives them is gone, nobody waits for this process."""
     with os.fdopen(orders, "r", encoding="utf-8") as given:
         for line in given:
             lines.put(line)
-    if busy.is_set():
-        os.killpg(0, signal.SIGKILL)
-    lines.put(None)
+    os.killpg(0, signal.SIGKILL)  # and for what its steps have left behind
 
 
 def _flush() -> None:

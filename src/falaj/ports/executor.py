@@ -29,6 +29,7 @@ class Order(Fact, frozen=True, kw_only=True):
     run went on, each `{"value": ..}` or `{"ref": id}`. made: artifacts that it reads, by step run.
     lists: elements of a mapped call. code: path -> digest, so that a file that was edited
     meanwhile is noticed. dynamic: it imports by computed names. datasets: name -> content digest. seed: of the run.
+    resources: what the step takes. variables: of the environment, as digests, None where not set.
     """
 
     run: str
@@ -48,6 +49,8 @@ class Order(Fact, frozen=True, kw_only=True):
     code: dict[str, str] = {}
     dynamic: bool = False
     datasets: dict[str, str] = {}
+    resources: dict[str, float] = {}
+    variables: dict[str, str | None] = {}
 
 
 class Outcome(Fact, frozen=True, kw_only=True):

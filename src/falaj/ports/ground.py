@@ -44,7 +44,7 @@ class Ground:
     code, environment: what runs here, read when asked; the second one with the lock's text.
     mask_key: masks personal values in samples. throwaway_keys: a ring of its own in a
     folder that goes away. tell: says how far a long walk is, in words. workers: processes for
-    steps, from (how many at once, seed of the run); without them steps run in this process.
+    steps, from (how many at once or 0, seed of the run); without them steps run in this process.
     on_step: hears of (step, `planned | running | retried | executed | cached | failed | skipped`, seconds).
     tables: readers of lakes and databases. runs: points and search; without it none are kept.
     own_checks: runs the order of a project's checks that lies in a folder, within seconds.

@@ -1,6 +1,7 @@
-"""Entry of a process that runs steps: `python -m falaj.doors.worker.steps ORDERS ANSWERS`.
+"""Entry of a process that runs steps: `python -m falaj.doors.worker.steps [apart] ORDERS ANSWERS`.
 
 It wires the few adapters that steps need itself; the whole control plane would cost its start.
+apart: on another machine than the run's, whose database must not be written over a network.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import functools
 import importlib.util
 import sys
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from falaj.facts.data import PROTECTED
@@ -21,13 +23,26 @@ from falaj.pipelines.serve import Supplies, serve
 from falaj.ports.datasets import Dataset
 from falaj.readers import evidence_readers, table_readers
 
-__all__ = ["main", "supplies"]
+__all__ = ["OwnMemo", "main", "supplies"]
 
 
-def supplies(root: Path) -> Supplies:
+class OwnMemo:
+    """The port Memo, as long as this process lives."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[str, str], str] = {}
+
+    def memo(self, kind: str, key: str) -> str | None:
+        return self._known.get((kind, key))
+
+    def remember(self, kind: str, key: str, value: str) -> None:
+        self._known[kind, key] = value
+
+
+def supplies(root: Path, *, apart: bool = False) -> Supplies:
     """Of the project in `root`, whose workspace is there already."""
     project = read_project(root / "falaj.toml")
-    cache = FileStepCache(root / ".falaj" / "cache.db")
+    cache = OwnMemo() if apart else FileStepCache(root / ".falaj" / "cache.db")
 
     def datasets() -> Mapping[str, Dataset]:
         from falaj.base.time import now
@@ -61,8 +76,8 @@ def for_mlflow(protected: bool) -> Around | None:
 
 
 def main() -> None:
-    orders, answers = (int(word) for word in sys.argv[1:3])
-    serve(orders, answers, supplies)
+    *words, orders, answers = sys.argv[1:]
+    serve(int(orders), int(answers), partial(supplies, apart="apart" in words))
 
 
 if __name__ == "__main__":

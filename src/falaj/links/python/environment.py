@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import platform
+import sys
+import sysconfig
 from importlib.metadata import distributions
 from pathlib import Path
 from typing import Final
@@ -38,7 +41,10 @@ def read_environment(root: Path) -> tuple[Environment, bytes]:
 
 
 def installed() -> bytes:
+    """What packages carry inside themselves, and some put on the path when loaded, is left out."""
+    home = os.path.realpath(sysconfig.get_path("purelib")) + os.sep
+    path = [entry for entry in sys.path if not os.path.realpath(entry).startswith(home)]
     # Its name and version would each read and parse the whole file.
-    described = [found.metadata for found in distributions()]
+    described = [found.metadata for found in distributions(path=path)]
     found = {(d["Name"] or "").lower().replace("_", "-"): d["Version"] for d in described}
     return "".join(f"{name}=={found[name]}\n" for name in sorted(found) if name).encode()

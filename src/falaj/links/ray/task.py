@@ -1,0 +1,19 @@
+"""What runs on a node of the cluster: one fixed function. Ray carries its name, never its code."""
+
+from __future__ import annotations
+
+import importlib
+import json
+from collections.abc import Iterator
+
+__all__ = ["attempt"]
+
+
+def attempt(entry: str, text: str) -> Iterator[str]:
+    """Say which node has begun, then what `entry`, a `module:function` of text to text, answers."""
+    import ray
+
+    context = ray.get_runtime_context()
+    yield json.dumps({"node": context.get_node_id(), "at": ray.util.get_node_ip_address()})
+    module, _, name = entry.partition(":")
+    yield getattr(importlib.import_module(module), name)(text)
