@@ -26,17 +26,20 @@ from falaj.links.duckdb.engine import duckdb_engine
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
-from falaj.links.git.code import read_code
+from falaj.links.git.code import changed_files, read_code
 from falaj.links.keyring.keys import KeyRing
 from falaj.links.local.checks import own_checks
 from falaj.links.local.probe import LocalProber
 from falaj.links.local.target import LocalTarget
+from falaj.links.osv.shelf import OsvShelf
 from falaj.links.python.environment import read_environment
+from falaj.links.python.licences import read_licences
 from falaj.links.sql.store import SqlStore
 from falaj.links.stepcache.cache import FileStepCache
 from falaj.links.stepworker.pool import StepWorkers
 from falaj.ports.executor import Executor
 from falaj.ports.ground import Ground
+from falaj.ports.scanners import CodeScanner
 from falaj.ports.store import Lease
 from falaj.ports.tester import Tester
 from falaj.readers import evidence_readers, table_readers
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
     from falaj.facts.access import Permit
     from falaj.facts.project import Project
     from falaj.facts.runs import Run
+    from falaj.journeys.advisories import Rescan
     from falaj.journeys.imports import Asked
     from falaj.journeys.mirror import Mirroring
     from falaj.journeys.retrain import Due
@@ -56,7 +60,7 @@ __all__ = ["DUTIES", "STATE", "Works", "find_root"]
 OnStep = Callable[[str, str, float], None]
 STATE: Final = ".falaj"
 FILE: Final = "falaj.toml"
-DUTIES: Final = frozenset({"rollouts", "monitors", "learning", "mirror"})
+DUTIES: Final = frozenset({"rollouts", "monitors", "learning", "advisories", "mirror"})
 WATCH_EVERY_S: Final = 2.0
 LEASE_S: Final = 5.0  # what is written is fenced by revisions; the lease only saves double work
 
@@ -122,6 +126,19 @@ def workers_of(root: Path, state: Path, project: Project) -> Callable[[int, int]
         )
 
     return on_ray
+
+
+def scanners() -> tuple[CodeScanner, ...]:
+    from falaj.links.bandit.scanner import Bandit
+    from falaj.links.detectsecrets.scanner import DetectSecrets
+
+    return (Bandit(), DetectSecrets())
+
+
+def bill_trouble(bill: bytes) -> tuple[str, ...]:
+    from falaj.links.cyclonedx.schema import trouble
+
+    return trouble(bill)
 
 
 def secret(path: Path) -> bytes:
@@ -197,6 +214,8 @@ class Works:
         self._mirror: Beside | None = None
         self._watch: Watch | None = None
         self._watched = 0.0
+        self._rescan: Rescan | None = None
+        self._rescanned = 0.0
 
     @classmethod
     def open(
@@ -239,6 +258,11 @@ class Works:
             mirror=mirror,
             registry=registry,
             converter=converter,
+            advisories=OsvShelf(state / "advisories"),
+            licences=read_licences,
+            scanners=scanners,
+            bill_trouble=bill_trouble,
+            changed_files=lambda one, other: changed_files(root, one, other),
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()
@@ -254,6 +278,8 @@ class Works:
             names = [f"environment/{name}" for name in self.ground.project.environments]
             for name in ("monitors", "learning", *names):
                 self._store.release(Lease(name, self.name, 0, 0))
+        if self._rescan is not None:
+            self._store.release(Lease("advisories", self.name, 0, 0))
         self._store.close()
 
     def turn(self, duties: frozenset[str] = DUTIES, *, wait: bool = True) -> list[str]:
@@ -277,6 +303,9 @@ class Works:
         if "learning" in duties and self.ground.store.take("learning", self.name, LEASE_S):
             with self.holding("learning"):
                 done += self.learn()
+        if "advisories" in duties and monotonic() - self._rescanned >= WATCH_EVERY_S:
+            done += self._look_again()
+            self._rescanned = monotonic()
         self.ground.store.integrate()
         if "mirror" in duties and self.ground.mirror is not None:
             done += self._mirrored(wait=wait)
@@ -298,6 +327,18 @@ class Works:
         finally:
             ended.set()
             thread.join()
+
+    def _look_again(self) -> list[str]:
+        """Released models against advisories that came since."""
+        from falaj.journeys.advisories import Rescan
+
+        self._rescan = self._rescan or Rescan(self.ground)
+        if not self._rescan.is_due():
+            return []
+        if self.ground.store.take("advisories", self.name, LEASE_S) is None:
+            return []
+        with self.holding("advisories"):
+            return self._rescan.turn()
 
     def _mirrored(self, *, wait: bool) -> list[str]:
         """Beside everything else: a server of others that hangs never holds a rollout up."""

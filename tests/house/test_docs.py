@@ -210,7 +210,7 @@ def commands():
         verb = cli.get_command(click.Context(cli), name)
         if isinstance(verb, click.Group):
             yield from (([name, below], command) for below, command in verb.commands.items())
-        else:
+        if not isinstance(verb, click.Group) or verb.invoke_without_command:
             yield [name], verb
 
 

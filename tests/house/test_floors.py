@@ -143,6 +143,9 @@ HEAVY = {  # package -> where it may be imported at all
     "great_expectations": (),
     "skl2onnx": ("links/frames/", "links/skops/", "pipelines/"),
     "skops": ("links/skops/",),
+    "cyclonedx": ("links/cyclonedx/",),
+    "bandit": (),
+    "detect_secrets": (),
 }
 
 

@@ -145,6 +145,8 @@ def test_no_test_skips_itself():
 # Names of specifications; nothing is ever fetched from there.
 IDENTIFIERS = (
     "https://in-toto.io/Statement/",
+    "https://in-toto.io/attestation/",
+    "https://json.schemastore.org/",
     "https://slsa.dev/",
     "https://model_signing/",
     "https://cyclonedx.org/",

@@ -19,6 +19,8 @@ def leaves(
     if not isinstance(command, click.Group):
         yield path, command
         return
+    if command.invoke_without_command and path:
+        yield path, command
     ctx = click.Context(command)
     for name in command.list_commands(ctx):
         inner = command.get_command(ctx, name)

@@ -30,6 +30,7 @@ APART = {
     "feast": "executed",
     "mlflow": "executed",
     "ray": "executed",
+    "scan": "executed",
     "suites": "executed",
 }
 ROOT = Path(__file__).parents[2]

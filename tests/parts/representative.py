@@ -37,6 +37,7 @@ WORDS: dict[str, Any] = {
     "ProjectTable.region": "ae-az",
     "MlflowTable.url": "https://mlflow.example.org",
     "RayTable.address": "ray.example.org:6379",
+    "IgnoreTable.until": "2026-12-31",
     "Resource.authors": ["01PERSON"],
 }
 BY_NAME: dict[str, Any] = {"region": "ae", "name": "a-name", "country": "AE"}

@@ -36,8 +36,11 @@ PREDICATE: Final = "https://model_signing/signature/v1.0"
 STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 GATE: Final = "falaj:gate/v1"
 PROVENANCE: Final = "https://slsa.dev/provenance/v1"
+VULNERABILITIES: Final = "https://in-toto.io/attestation/vulns/v0.2"
+CODE_SCAN: Final = "falaj:code-scan/v1"
 # Predicate types that prove something here; others are kept but prove nothing.
-APPROVED: Final = (GATE, PROVENANCE)
+APPROVED: Final = (GATE, PROVENANCE, VULNERABILITIES, CODE_SCAN)
+JUDGED: Final = (GATE, VULNERABILITIES, CODE_SCAN)  # by role gate alone
 
 RELEASE: Final = "release.json"
 SIGNATURE: Final = "signature.json"
@@ -478,7 +481,7 @@ def _evidence(
         kind = statement["predicateType"]
         if kind not in APPROVED:
             continue
-        if kind == GATE and hint not in keys("gate"):
+        if kind in JUDGED and hint not in keys("gate"):
             found.append(
                 Finding(
                     "releases.evidence-invalid",
@@ -487,17 +490,28 @@ def _evidence(
                 )
             )
             continue
-        if manifest is not None and subject_of(statement) != manifest["tree"]:
+        if manifest is not None and subject_of(statement) != _spoken_about(kind, manifest):
+            what = {VULNERABILITIES: "lock", CODE_SCAN: "code"}.get(kind, "model")
             found.append(
                 Finding(
                     "releases.evidence-invalid",
                     path,
-                    f"{path} speaks about another model: {subject_of(statement)}",
+                    f"{path} speaks about another {what}: {subject_of(statement)}",
                 )
             )
             continue
         held[path] = statement
     return held, found
+
+
+def _spoken_about(kind: str, manifest: Mapping[str, Any]) -> str:
+    """The digest that a statement of this kind has to be about."""
+    if kind == VULNERABILITIES:
+        return str(manifest["environment"])
+    if kind == CODE_SCAN:
+        code = manifest.get("code")
+        return str(code.get("tree", "")) if isinstance(code, dict) else ""
+    return str(manifest["tree"])
 
 
 def _required(

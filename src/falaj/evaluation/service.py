@@ -68,13 +68,14 @@ def measure(
     suites: Sequence[CheckResult] = (),
     tests: Sequence[CheckResult] = (),
     memory_mb: Mapping[str, float] | None = None,
+    scans: Sequence[CheckResult] = (),
 ) -> GateReport:
     """champion: scores the candidate's own rows; None when nothing is live yet.
 
     reuse: candidates that these rows have judged before. subject: digest of the model's files.
     reference: rows of the training. own: makes the project's own checks. kept: remembers results by a gate's name and its rules; of the model and the rows it knows.
     suites: what other tools found in the data. tests: what the project's own tests say.
-    memory_mb: `ready` and `peak` of the process that gave the answers which were timed.
+    scans: what was found in the lock and in the code. memory_mb: `ready` and `peak` of the process that gave the answers which were timed.
     """
     limit = HALF if threshold is None else threshold
     results: list[CheckResult] = []
@@ -98,6 +99,7 @@ def measure(
     make("data", lambda: told_apart(contracts, suites))
     make("security", lambda: security)
     make("tests", lambda: tests)
+    make("code", lambda: scans)
     scores = guarded_scores(score, candidate)
     if isinstance(scores, CheckResult):
         keep([scores])

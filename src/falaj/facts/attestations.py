@@ -8,11 +8,13 @@ from falaj.facts.wire import plain
 
 __all__ = [
     "APPROVAL",
+    "CODE_SCAN",
     "DECISION",
     "GATE",
     "MODEL_SIGNING",
     "PROVENANCE",
     "STATEMENT_TYPE",
+    "VULNERABILITIES",
     "statement",
 ]
 
@@ -21,6 +23,8 @@ PROVENANCE: Final = "https://slsa.dev/provenance/v1"
 GATE: Final = "falaj:gate/v1"
 APPROVAL: Final = "falaj:approval/v1"
 DECISION: Final = "https://slsa.dev/verification_summary/v1"
+VULNERABILITIES: Final = "https://in-toto.io/attestation/vulns/v0.2"
+CODE_SCAN: Final = "falaj:code-scan/v1"
 MODEL_SIGNING: Final = "https://model_signing/signature/v1.0"
 
 

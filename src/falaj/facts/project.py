@@ -6,11 +6,12 @@ error messages are made from these words. Times are texts such as `30s`, `5m`, `
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 
 from msgspec import Meta
 
-from falaj.base.time import parse_span
+from falaj.base.time import parse_instant, parse_span
 from falaj.facts.data import Classification
 from falaj.facts.rollouts import RolloutPlan, Strategy
 from falaj.facts.wire import Fact
@@ -18,11 +19,14 @@ from falaj.facts.wire import Fact
 __all__ = [
     "BiasTable",
     "CalibrationTable",
+    "CodeTable",
     "DatasetTable",
+    "DependenciesTable",
     "DriftTable",
     "DuckdbTable",
     "EnvironmentTable",
     "GatesTable",
+    "IgnoreTable",
     "LabelsTable",
     "LatencyTable",
     "LeakageTable",
@@ -90,6 +94,8 @@ Gate = Literal[
     "leakage",
     "checks",
     "tests",
+    "dependencies",
+    "code",
 ]
 Task = Literal[
     "binary-classification", "multiclass-classification", "regression", "forecasting", "ranking"
@@ -431,6 +437,74 @@ class LeakageTable(Fact, frozen=True, kw_only=True):
     ] = True
 
 
+class IgnoreTable(Fact, frozen=True, kw_only=True):
+    """A finding that is in doubt for a while, and no failure: a person with the role risk waives it."""
+
+    id: Annotated[
+        Words,
+        _is(
+            "Name of an advisory or any alias; a package, for its licence; a rule, or `rule:file`."
+        ),
+    ]
+    reason: Annotated[Words, _is("Why it does not count here.")]
+    until: Annotated[
+        str,
+        _is(
+            "The day from which it counts again (UTC).",
+            "a day such as 2026-12-31",
+            pattern=r"^\d{4}-\d{2}-\d{2}$",
+        ),
+    ]
+
+    def __post_init__(self) -> None:
+        try:
+            self.end  # noqa: B018 asked for its refusal
+        except ValueError:
+            raise ValueError(f"until: {self.until!r} is no day") from None
+
+    @property
+    def end(self) -> datetime:
+        return parse_instant(self.until)
+
+
+class DependenciesTable(Fact, frozen=True, kw_only=True):
+    """Known vulnerabilities and licences of what the lock pins."""
+
+    fail_from: Annotated[
+        Literal["critical", "high", "medium", "low"],
+        _is("The least severity that fails; what is below is told."),
+    ] = "high"
+    unrated_is: Annotated[
+        Literal["critical", "high", "medium", "low"],
+        _is("What an advisory counts as that nobody has rated."),
+    ] = "high"
+    max_age_days: Annotated[
+        int, _is("Days after which the database of advisories is too old.", ge=1, le=366)
+    ] = 7
+    ignore: Annotated[
+        tuple[IgnoreTable, ...], _is("Findings that are in doubt for a while, each with a reason.")
+    ] = ()
+    licences_allowed: Annotated[
+        tuple[Words, ...],
+        _is("SPDX names or patterns such as `BSD-*`; an empty list allows all that is not denied."),
+    ] = ()
+    licences_denied: Annotated[
+        tuple[Words, ...], _is("SPDX names or patterns that are never allowed.")
+    ] = ()
+
+
+class CodeTable(Fact, frozen=True, kw_only=True):
+    """What bandit and detect-secrets say about the project's own code."""
+
+    fail_from: Annotated[
+        Literal["high", "medium", "low"],
+        _is("The least severity that fails; a secret is always high."),
+    ] = "medium"
+    ignore: Annotated[
+        tuple[IgnoreTable, ...], _is("Findings that are in doubt for a while, each with a reason.")
+    ] = ()
+
+
 class GatesTable(Fact, frozen=True, kw_only=True):
     """A gate that an environment requires must stand here; data, security, tests need no table."""
 
@@ -455,6 +529,8 @@ class GatesTable(Fact, frozen=True, kw_only=True):
         _is("The project's own checks, functions with `@falaj.check`."),
     ] = ()
     checks_timeout: Annotated[str, _time("All own checks together end within this.", 1, DAY)] = "5m"
+    dependencies: DependenciesTable | None = None
+    code: CodeTable | None = None
 
     def __post_init__(self) -> None:
         if self.robustness is not None and not self.robustness.disturbs:

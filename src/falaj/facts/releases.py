@@ -8,7 +8,15 @@ from falaj.facts.models import Schema
 from falaj.facts.runs import Code
 from falaj.facts.wire import Fact
 
-__all__ = ["DatasetRef", "Manifest", "Release", "Trust", "TrustedKey"]
+__all__ = [
+    "DatasetRef",
+    "DiffRow",
+    "Manifest",
+    "Release",
+    "ReleaseDiff",
+    "Trust",
+    "TrustedKey",
+]
 
 
 class DatasetRef(Fact, frozen=True, kw_only=True):
@@ -50,6 +58,36 @@ class Release(Fact, frozen=True, kw_only=True):
     evidence: str  # digest over the evidence files, what approvals bind to
     authors: tuple[str, ...]
     created: Instant
+
+
+class DiffRow(Fact, frozen=True, kw_only=True):
+    """One part in which two releases differ.
+
+    section: data | features | code | parameters | dependencies | metrics | gates | evidence.
+    """
+
+    section: str
+    what: str
+    change: str  # added | removed | changed
+    before: str
+    after: str
+    note: str = ""
+
+
+class ReleaseDiff(Fact, frozen=True, kw_only=True):
+    """From one release to another; no row: they are equal.
+
+    findings: what does not hold of their folders; then the rows are no proof.
+    """
+
+    one: str
+    other: str
+    one_version: str
+    other_version: str
+    one_model: str
+    other_model: str
+    rows: tuple[DiffRow, ...]
+    findings: tuple[str, ...] = ()
 
 
 class TrustedKey(Fact, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from falaj.base import digests, ids
 from falaj.base.errors import FalajError
 from falaj.changes import service as changes
 from falaj.evaluation import rules as gate_rules
-from falaj.evaluation import security, service
+from falaj.evaluation import scans, security, service
 from falaj.evaluation.sets import EvaluationSet, Reference, Scorer
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
@@ -25,6 +25,7 @@ from falaj.facts.data import ContractReport, Label, SuiteReport
 from falaj.facts.models import AliasMove, ModelVersion
 from falaj.facts.releases import Release
 from falaj.facts.runs import Code, Run
+from falaj.facts.scans import Scan
 from falaj.facts.testing import TestReport
 from falaj.facts.wire import decode, digest
 from falaj.ports.ground import Ground
@@ -57,6 +58,7 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
     broken: tuple[CheckResult, ...] = ()
     if "latency" in table.requires:
         served, broken = timed(ground, run, model, rows)
+    looked = scanned(ground, permit, run, table.requires)
     report = service.measure(
         candidate=x,
         score=scorer_of(ground, model),
@@ -79,10 +81,13 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         on_check=lambda result: ground.tell(f"{result.check}: {result.verdict}"),
         suites=suite_checks(ground, run),
         tests=checks_of_tests(ground, run, model, required="tests" in table.requires),
+        scans=looked.results if looked else (),
     )
     report = _named(replace(report, results=(*report.results, *broken)), run, model)
     with ground.store.begin() as unit:
         unit.add(report)
+        if looked is not None:
+            unit.add(looked)
         unit.append(
             ground.event(
                 "gate.checked",
@@ -99,6 +104,14 @@ def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> Ga
         )
     tell_changes(ground, permit, report)
     return report
+
+
+def scanned(ground: Ground, permit: Permit, run: Run, requires: Sequence[str]) -> Scan | None:
+    """Lock and code, as far as the project has rules for them."""
+    gates = ground.project.gates
+    tables = {scans.DEPENDENCIES: gates.dependencies, scans.CODE: gates.code}
+    what = [name for name, table in tables.items() if table is not None or name in requires]
+    return scans.scan(ground, permit.person, what, tree=run.code.tree) if what else None
 
 
 def waive(

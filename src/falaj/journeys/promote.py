@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Final
 
-from falaj.base import canonical, digests, dsse
+from msgspec.structs import replace
+
+from falaj.base import bundle, canonical, digests, dsse
 from falaj.base.errors import Conflict, FalajError, NotFound
+from falaj.base.locks import read_lock
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
 from falaj.compliance.rules import joined
-from falaj.evaluation import pages
+from falaj.evaluation import licences, pages, scans
 from falaj.evaluation.comparison import sketch
 from falaj.facts.access import Permit
 from falaj.facts.changes import Change, ChangeState
@@ -18,20 +23,23 @@ from falaj.facts.checks import GateReport
 from falaj.facts.data import Label
 from falaj.facts.explanations import Explanation, Sketch
 from falaj.facts.models import ModelVersion
-from falaj.facts.releases import DatasetRef, Manifest, Release
+from falaj.facts.releases import DatasetRef, Manifest, Release, ReleaseDiff
 from falaj.facts.rollouts import LiveMove
 from falaj.facts.runs import Run
+from falaj.facts.scans import Licence, Scan
+from falaj.facts.trust import keys_for
 from falaj.facts.wire import decode
 from falaj.ports.ground import Ground
-from falaj.releases import build, evidence, sign, verify
+from falaj.releases import build, diff, evidence, sign, verify
 from falaj.releases.card import card
 from falaj.releases.cardpage import LANGUAGES, card_page, speaker
-from falaj.releases.mlbom import mlbom
+from falaj.releases.mlbom import mlbom, trouble
 from falaj.serving.runtimes.scoring import scorer
 
 __all__ = [
     "CARDS",
     "card_of",
+    "difference",
     "look_at",
     "open_change",
     "release",
@@ -67,8 +75,9 @@ def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Rele
             fix="run `falaj gate`",
         )
     report = reports[0]
+    looked = scan_of(ground, permit, report)
     folder = ground.state / "releases" / model.model / version
-    manifest = written(ground, folder, version, run, model, report)
+    manifest = written(ground, folder, version, run, model, report, looked)
     ground.keys.create(RELEASE_SIGNER, ("release",))
     sign.sign_release(folder, ground.keys.signer(RELEASE_SIGNER))
     made = Release(
@@ -85,6 +94,18 @@ def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Rele
     )
     with ground.store.begin() as unit:
         unit.add(made)
+        if looked is not None and looked.database:
+            # Where later scans of this release begin: what is known now opens no alert.
+            unit.add(
+                replace(
+                    looked,
+                    id=scans.scan_id(made.id, looked.database),
+                    release=made.id,
+                    results=(),
+                    findings=(),
+                    licences=(),
+                )
+            )
         unit.append(
             ground.event(
                 "release.created",
@@ -103,8 +124,52 @@ def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Rele
     return made
 
 
+def scan_of(ground: Ground, permit: Permit, report: GateReport) -> Scan | None:
+    """The scan behind a gate report, of the very lock that goes into the release.
+
+    Without such gates it is made now, where advisories are here. Raises Conflict when the lock is
+    not the one that was gated.
+    """
+    _, lock = ground.environment()
+    name = digests.of_bytes(lock)
+    gated = {
+        str(r.details["lock"])
+        for r in report.results
+        if "lock" in r.details and r.gate.startswith("dependencies")
+    }
+    if gated - {name}:
+        raise Conflict(
+            "releases.other-lock",
+            "the lock is not the one that the gate `dependencies` looked at",
+            why=f"gated was {digests.short(min(gated))}, here lies {digests.short(name)}",
+            fix="run `falaj gate` again, or put the lock back",
+        )
+    known = [one for one in ground.store.find(Scan, lock=name, release="") if one.at <= report.at]
+    if known and (gated or known[0].tools):
+        return known[0]
+    if scans.newest_database(ground) is None:
+        return known[0] if known else None
+    return scans.scan(ground, permit.person, (scans.DEPENDENCIES,))
+
+
+def licences_of(ground: Ground, lock: bytes) -> dict[str, Licence]:
+    """What the ML-BOM says of the pinned packages: name==version -> licence."""
+    if ground.licences is None:
+        return {}
+    pinned = read_lock(lock)
+    declared = ground.licences([pin.name for pin in pinned.pins])
+    found = licences.licences_of(pinned, declared)
+    return {f"{one.package}=={one.version}": one for one in found}
+
+
 def written(
-    ground: Ground, folder: Path, version: str, run: Run, model: ModelVersion, report: GateReport
+    ground: Ground,
+    folder: Path,
+    version: str,
+    run: Run,
+    model: ModelVersion,
+    report: GateReport,
+    looked: Scan | None = None,
 ) -> Manifest:
     """The folder, unsigned. Model files come from the blobs, verified while they are copied."""
     from tempfile import TemporaryDirectory
@@ -135,13 +200,16 @@ def written(
     kept = ground.cache.memo(EXPLAINED, model.tree)
     found = decode(Explanation, kept.encode()) if kept else None
     sketches = sketches_of(ground, model)
+    known = licences_of(ground, lock)
     bill = mlbom(
         **{name: value for name, value in shared.items() if name != "threshold"},
         tree=model.tree,
         files=model.files,
         environment_lock=lock,
         created=created,
+        licences={name: one.expression or one.why for name, one in known.items() if one.expression},
     )
+    refuse_bad_bill(ground, bill)
     with TemporaryDirectory(dir=ground.state) as scratch:
         files = {}
         for name, digest in model.files.items():
@@ -176,7 +244,21 @@ def written(
                 for language, say in ((one, speaker(one)) for one in LANGUAGES)
             },
             mlbom=bill,
-            evidence=sealed(ground, run, model, report),
+            evidence=sealed(ground, run, model, report, looked),
+        )
+
+
+def refuse_bad_bill(ground: Ground, bill: dict[str, Any]) -> None:
+    """Our own mistake, found before it is signed."""
+    found = [*trouble(bill)]
+    if not found and ground.bill_trouble is not None:
+        found += ground.bill_trouble(canonical.dumps(bill))
+    if found:
+        raise FalajError(
+            "releases.bad-bill",
+            "the ML-BOM that was made is no CycloneDX 1.6",
+            why=found[0],
+            fix="report it with the model's schema and the names of its datasets",
         )
 
 
@@ -219,18 +301,24 @@ def card_of(ground: Ground, known: Release, form: str) -> bytes:
 
 
 def sealed(
-    ground: Ground, run: Run, model: ModelVersion, report: GateReport
+    ground: Ground, run: Run, model: ModelVersion, report: GateReport, looked: Scan | None = None
 ) -> list[dict[str, Any]]:
-    """Statements about the model: one a gate, and how it was made. Signed by separate roles."""
+    """Statements: one a gate, how the model was made, scans. Signed by separate roles."""
     ground.keys.create(GATE_SIGNER, ("gate",))
     ground.keys.create(BUILD_SIGNER, ("build",))
     gate, builder = ground.keys.signer(GATE_SIGNER), ground.keys.signer(BUILD_SIGNER)
     made = evidence.provenance_statement(
         run, name=model.model, tree=model.tree, builder="falaj:embedded"
     )
+    said = (
+        evidence.scan_statements(looked, version=installed("falaj"), tree=run.code.tree)
+        if looked is not None
+        else []
+    )
     return [
         dsse.seal(made, builder),
         *(dsse.seal(s, gate) for s in evidence.gate_statements(report, name=model.model)),
+        *(dsse.seal(s, gate) for s in said),
     ]
 
 
@@ -294,6 +382,39 @@ def look_at(ground: Ground, known: Release) -> tuple[Manifest, list[str]]:
     if found.manifest is None:
         raise verify.refusal(found.findings, known.version)
     return found.manifest, [finding.message for finding in found.findings]
+
+
+def difference(ground: Ground, one: str, other: str) -> ReleaseDiff:
+    """What differs from one release to another, by what is signed; both are verified now."""
+    sides = [side_of(ground, release_named(ground, name)) for name in (one, other)]
+    commits = [side.manifest.code.commit for side in sides]
+    files: Sequence[tuple[str, str]] | None = None
+    if commits[0] == commits[1]:
+        files = ()
+    elif all(commits) and ground.changed_files is not None:
+        files = ground.changed_files(commits[0], commits[1])
+    return diff.compare(sides[0], sides[1], files)
+
+
+def side_of(ground: Ground, known: Release) -> diff.Side:
+    manifest, findings = look_at(ground, known)
+    folder, trust, now = ground.root / known.folder, ground.keys.trust(), ground.now()
+    keys = {**keys_for(trust, "build", now), **keys_for(trust, "gate", now)}
+    statements = {}
+    for name in manifest.files:
+        if not name.startswith("evidence/"):
+            continue
+        try:
+            envelope = canonical.loads((folder / name).read_bytes())
+            statements[name], _ = bundle.statement_of(envelope, keys)
+        except (OSError, ValueError):
+            continue  # the verification has named it
+    try:
+        lock = read_lock((folder / "environment.lock").read_bytes())
+    except OSError:
+        lock = read_lock(b"")
+    run = ground.store.get(Run, known.run).fact
+    return diff.Side(known, manifest, run, lock, statements, tuple(findings))
 
 
 def report_of(ground: Ground, release_id: str) -> GateReport | None:

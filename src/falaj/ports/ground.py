@@ -15,6 +15,8 @@ from falaj.facts.events import Event
 from falaj.facts.models import ModelVersion
 from falaj.facts.project import Project
 from falaj.facts.runs import Code, Environment, Run
+from falaj.facts.scans import Declared
+from falaj.ports.advisories import AdvisoryShelf
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
@@ -24,6 +26,7 @@ from falaj.ports.mirrors import Converter, Mirror, Registry
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
 from falaj.ports.runs import Runs
+from falaj.ports.scanners import CodeScanner
 from falaj.ports.signer import Keys
 from falaj.ports.store import Store
 from falaj.ports.tables import TableReader
@@ -49,6 +52,10 @@ class Ground:
     tables: readers of lakes and databases. runs: points and search; without it none are kept.
     own_checks: runs the order of a project's checks that lies in a folder, within seconds.
     evidence: readers of other tools' results. tester: runs the project's own tests.
+    advisories: databases of known vulnerabilities. licences: what is declared by those of these
+    packages that are installed here. scanners: programs that look at the project's code.
+    bill_trouble: what a schema says against an ML-BOM. changed_files: between two commits, as
+    (letter, path); None where the repository does not hold both.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
 
@@ -79,6 +86,11 @@ class Ground:
     mirror: Mirror | None = None
     registry: Registry | None = None
     converter: Converter | None = None
+    advisories: AdvisoryShelf | None = None
+    licences: Callable[[Sequence[str]], Mapping[str, Declared]] | None = None
+    scanners: Callable[[], tuple[CodeScanner, ...]] = tuple
+    bill_trouble: Callable[[bytes], Sequence[str]] | None = None
+    changed_files: Callable[[str, str], Sequence[tuple[str, str]] | None] | None = None
 
     @property
     def name(self) -> str:

@@ -7,12 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from falaj.base import canonical, digests
-from falaj.facts.attestations import GATE, PROVENANCE, statement
+from falaj.base import canonical, digests, time
+from falaj.facts.attestations import CODE_SCAN, GATE, PROVENANCE, VULNERABILITIES, statement
 from falaj.facts.checks import GateReport
 from falaj.facts.runs import Origin, Run
+from falaj.facts.scans import Scan
 
-__all__ = ["file_names", "gate_statements", "provenance_statement"]
+__all__ = ["file_names", "gate_statements", "provenance_statement", "scan_statements"]
 
 
 def gate_statements(report: GateReport, *, name: str) -> list[dict[str, Any]]:
@@ -102,6 +103,77 @@ def provenance_statement(
             },
         },
     )
+
+
+def scan_statements(scan: Scan, *, version: str, tree: str) -> list[dict[str, Any]]:
+    """What a scan found: about the lock (in-toto vulns v0.2), and about the code.
+
+    version: Falaj's own. tree: digest of the code that made the model; a scan of other code is no
+    evidence about it. Without a database nothing was looked up, and nothing is said.
+    """
+    made = []
+    if scan.database and scan.built_at is not None:
+        made.append(
+            statement(
+                VULNERABILITIES,
+                scan.lock_file or "environment.lock",
+                scan.lock,
+                {
+                    "scanner": {
+                        "uri": "pkg:pypi/falaj",
+                        "version": version,
+                        "db": {
+                            "uri": "falaj:vulndb",
+                            "version": scan.database,
+                            "lastUpdate": time.text(scan.built_at),
+                        },
+                        "result": [
+                            {
+                                "id": one.id,
+                                "severity": [
+                                    {"method": "falaj", "score": one.severity},
+                                    *(
+                                        [{"method": "cvss_v3_base", "score": f"{one.cvss:.1f}"}]
+                                        if one.cvss is not None
+                                        else []
+                                    ),
+                                ],
+                                "annotations": [
+                                    {"purl": f"pkg:pypi/{one.package}@{one.version}"},
+                                    {"state": one.state},
+                                    {"aliases": ",".join(one.ids)},
+                                    {"fixed": ",".join(one.fixed)},
+                                ],
+                            }
+                            for one in scan.vulnerabilities
+                        ],
+                    },
+                    "metadata": {
+                        "scanStartedOn": time.text(scan.at),
+                        "scanFinishedOn": time.text(scan.at),
+                    },
+                    # Not of the standard: what was not looked up.
+                    "unread": list(scan.unread),
+                },
+            )
+        )
+    if scan.tools and digests.is_digest(tree) and scan.tree == tree:
+        code = [result for result in scan.results if result.gate == "code"]
+        made.append(
+            statement(
+                CODE_SCAN,
+                "code",
+                tree,
+                {
+                    "tools": scan.tools,
+                    "commit": scan.commit,
+                    "at": scan.at,
+                    "findings": scan.findings,
+                    "results": code,
+                },
+            )
+        )
+    return made
 
 
 def claimed(origin: Origin) -> dict[str, Any]:

@@ -11,19 +11,18 @@ import uuid
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
+from urllib.parse import quote
 
 from falaj.base import digests, time
+from falaj.base.locks import read_lock
 from falaj.facts.checks import CheckResult, GateReport, Verdict
 from falaj.facts.data import Label
 from falaj.facts.models import Schema
 from falaj.facts.releases import DatasetRef
 
-__all__ = ["mlbom", "packages_of"]
+__all__ = ["mlbom", "packages_of", "trouble"]
 
-PINNED: Final = re.compile(
-    r"^(?P<name>[A-Za-z0-9][A-Za-z0-9._-]*)(?:\[[^\]]*\])?==(?P<version>[^\s;\\#]+)"
-)
-HASH: Final = re.compile(r"--hash=sha256:([0-9a-f]{64})")
+SERIAL: Final = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
 def mlbom(
@@ -41,13 +40,20 @@ def mlbom(
     environment_lock: bytes,
     created: datetime,
     notes: Mapping[str, str],
+    licences: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Deterministic: the serial number comes from the digest of the model's files.
 
-    files: relative path -> digest of the model's files. notes: see card.NOTES.
+    files: relative path -> digest of the model's files. notes: see card.NOTES. licences:
+    name==version -> SPDX expression, of those that are known.
     """
     root = f"model:{model}@{version}"
-    libraries = [_library(*package) for package in packages_of(environment_lock)]
+    lock = read_lock(environment_lock)
+    known = licences or {}
+    libraries = [
+        _library(pin.name, pin.version, pin.hashes, known.get(f"{pin.name}=={pin.version}", ""))
+        for pin in lock.pins
+    ]
     data = [_dataset(ref, label) for ref in datasets]
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -70,6 +76,8 @@ def mlbom(
                     {"name": "falaj:tree", "value": tree},
                     {"name": "falaj:policy", "value": report.policy},
                     {"name": "falaj:environment.lock", "value": digests.of_bytes(environment_lock)},
+                    # Asked for without one version: whoever scans this bill has to know.
+                    *({"name": "falaj:not-pinned", "value": line} for line in lock.unread),
                     *(
                         {"name": f"falaj:gate:{gate}", "value": str(report.verdict_of(gate))}
                         for gate in sorted(report.required)
@@ -107,13 +115,50 @@ def mlbom(
 
 def packages_of(lock: bytes) -> list[tuple[str, str, tuple[str, ...]]]:
     """Name, version and SHA-256 hashes of each pinned line of a requirements lock, by name."""
-    found: dict[tuple[str, str], tuple[str, ...]] = {}
-    for line in lock.decode(errors="replace").replace("\\\n", " ").splitlines():
-        match = PINNED.match(line.strip())
-        if match:
-            name = re.sub(r"[-_.]+", "-", match["name"]).lower()
-            found[name, match["version"]] = tuple(sorted(HASH.findall(line)))
-    return [(name, version, found[name, version]) for name, version in sorted(found)]
+    return [(pin.name, pin.version, pin.hashes) for pin in read_lock(lock).pins]
+
+
+def trouble(bill: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a bill, as far as that can be seen without the schema (300 kB of JSON).
+
+    Form and version, the serial number, names and types of components, references that lead
+    nowhere or stand twice, hashes, package addresses.
+    """
+    found: list[str] = []
+    if (bill.get("bomFormat"), bill.get("specVersion")) != ("CycloneDX", "1.6"):
+        found.append(f"it says {bill.get('bomFormat')} {bill.get('specVersion')}")
+    if not SERIAL.fullmatch(str(bill.get("serialNumber"))):
+        found.append(f"serialNumber: {bill.get('serialNumber')!r} is no urn:uuid")
+    metadata = bill.get("metadata")
+    root = metadata.get("component") if isinstance(metadata, Mapping) else None
+    if not isinstance(root, Mapping) or root.get("type") != "machine-learning-model":
+        return [*found, "metadata.component is no machine-learning-model"]
+    if not isinstance(root.get("modelCard"), Mapping):
+        found.append("metadata.component has no modelCard")
+    parts = [root, *bill.get("components", ())]
+    known: set[str] = set()
+    for part in parts:
+        name = part.get("bom-ref", "")
+        if name in known or not name:
+            found.append(f"bom-ref {name!r} is missing or stands twice")
+        known.add(name)
+        if part.get("type") not in TYPES or not part.get("name"):
+            found.append(f"{name}: type {part.get('type')!r}, name {part.get('name')!r}")
+        found += [
+            f"{name}: {one.get('content')!r} is no SHA-256"
+            for one in part.get("hashes", ())
+            if not digests.is_digest(f"sha256:{one.get('content')}")
+        ]
+        if part.get("type") == "library" and not str(part.get("purl", "")).startswith("pkg:pypi/"):
+            found.append(f"{name}: purl {part.get('purl')!r}")
+    for one in bill.get("dependencies", ()):
+        lost = sorted({one.get("ref"), *one.get("dependsOn", ())} - known)
+        if lost:
+            found.append(f"dependencies name {lost[0]!r}, which is no component")
+    return found
+
+
+TYPES: Final = ("machine-learning-model", "file", "data", "library", "application")
 
 
 def _model_card(
@@ -198,17 +243,33 @@ def _dataset(ref: DatasetRef, label: Label) -> dict[str, Any]:
     }
 
 
-def _library(name: str, version: str, hashes: tuple[str, ...]) -> dict[str, Any]:
-    purl = f"pkg:pypi/{name}@{version}"
-    return {
+def _library(name: str, version: str, hashes: tuple[str, ...], licence: str) -> dict[str, Any]:
+    purl = f"pkg:pypi/{quote(name)}@{quote(version, safe='')}"
+    part: dict[str, Any] = {
         "type": "library",
         "bom-ref": purl,
         "name": name,
         "version": version,
         "purl": purl,
-        # A lock lists the hash of every file of a version; which one was installed is not told.
-        "properties": [{"name": "falaj:hash", "value": f"sha256:{value}"} for value in hashes],
     }
+    if SPDX.fullmatch(licence):
+        part["licenses"] = [{"expression": licence}]
+    elif licence:  # a family, such as BSD-unspecified: no name of SPDX
+        part["licenses"] = [{"license": {"name": licence}}]
+    if hashes:
+        # A lock lists the hash of every file of a version; which one was installed is not told.
+        part["externalReferences"] = [
+            {
+                "type": "distribution",
+                "url": purl,
+                "comment": "the files that the lock allows; one of them is installed",
+                "hashes": [{"alg": "SHA-256", "content": value} for value in hashes],
+            }
+        ]
+    return part
+
+
+SPDX: Final = re.compile(r"(?!.*-unspecified)[A-Za-z0-9.+()\- ]+")
 
 
 def _told(notes: Mapping[str, str], *keys: str) -> list[str]:

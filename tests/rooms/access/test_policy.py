@@ -42,6 +42,7 @@ ON = {  # what an action can be asked on at all
     A.MANAGE_ACCESS: {K.PROJECT},
     A.SWEEP: {K.PROJECT},
     A.IMPORT_MODEL: {K.PROJECT},
+    A.IMPORT_ADVISORIES: {K.PROJECT},
 }
 MAY = {  # besides reading
     Role.OWNER: set(A) - {A.WAIVE},
@@ -50,7 +51,7 @@ MAY = {  # besides reading
         A.IMPORT_MODEL,
     },
     Role.APPROVER: {A.APPROVE, A.REJECT, A.EXPORT_EVIDENCE},
-    Role.OPERATOR: {A.START_ROLLOUT, A.STEER_ROLLOUT, A.ROLL_BACK, A.RECONCILE, A.MONITOR},
+    Role.OPERATOR: {A.START_ROLLOUT, A.STEER_ROLLOUT, A.ROLL_BACK, A.RECONCILE, A.MONITOR, A.IMPORT_ADVISORIES},
     Role.RISK: {A.WAIVE},
     Role.VIEWER: set(),
     Role.WORKER: {A.RECONCILE, A.MONITOR, A.RETRAIN},

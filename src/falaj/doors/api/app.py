@@ -26,6 +26,7 @@ from falaj.doors.api.routes import (
     releases,
     rollouts,
     runs,
+    scans,
     status,
     sweep,
     tests,
@@ -40,7 +41,7 @@ __all__ = ["VERSION", "create"]
 VERSION = "1"
 PAGES = (
     *(access, audit, changes, data, gates, imports, monitoring, releases, rollouts, runs, status),
-    *(models, sweep, tests),
+    *(models, scans, sweep, tests),
 )
 
 

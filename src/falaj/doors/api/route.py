@@ -19,6 +19,7 @@ from falaj.facts.access import Action, Permit, Principal, Resource, ResourceKind
 
 __all__ = ["Limit", "get", "permit_of", "post", "principal_of", "refuse_open_routes"]
 
+MOST_BYTES: Final = 10_000_000  # the framework's own limit
 KEYS: Final = frozenset({"needs", "on", "by"})
 # How many at most; one below zero would mean "all" to the store.
 Limit = Annotated[int, Parameter(ge=1)]
@@ -30,14 +31,26 @@ def get(path: str, *, needs: Action, on: ResourceKind, by: str = "") -> Callable
 
 
 def post(
-    path: str, *, needs: Action, on: ResourceKind, by: str = "", status: int = 200
+    path: str,
+    *,
+    needs: Action,
+    on: ResourceKind,
+    by: str = "",
+    status: int = 200,
+    most_bytes: int = MOST_BYTES,
 ) -> Callable[..., Any]:
-    """A route that changes something."""
-    return declared(HttpMethod.POST, path, needs, on, by, status)
+    """A route that changes something. most_bytes: of the request's body."""
+    return declared(HttpMethod.POST, path, needs, on, by, status, most_bytes)
 
 
 def declared(
-    method: HttpMethod, path: str, needs: Action, on: ResourceKind, by: str, status: int
+    method: HttpMethod,
+    path: str,
+    needs: Action,
+    on: ResourceKind,
+    by: str,
+    status: int,
+    most_bytes: int = MOST_BYTES,
 ) -> Callable[..., Any]:
     def handler(function: Callable[..., Any]) -> HTTPRouteHandler:
         return HTTPRouteHandler(
@@ -47,6 +60,7 @@ def declared(
             guards=[guard],
             opt={"needs": needs, "on": on, "by": by},
             sync_to_thread=True,
+            request_max_body_size=most_bytes,
             operation_id=function.__name__,
             summary=(function.__doc__ or function.__name__.replace("_", " ")).partition("\n")[0],
         )(function)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from falaj.base import digests
 from falaj.facts.runs import Code
 from falaj.ports.blobs import Blobs
 
-__all__ = ["code_tree", "read_code"]
+__all__ = ["changed_files", "code_tree", "read_code"]
 
 LARGEST_DIFF = 1 << 20
 HERE: Final = (".",)
@@ -64,6 +65,22 @@ def code_tree(root: Path, folders: Sequence[str] = HERE) -> str:
                 if file.suffix in KINDS and not is_test and file.is_file():
                     found[file.relative_to(root).as_posix()] = digests.of_file(file)
     return digests.of_tree(found) if found else ""
+
+
+def changed_files(root: Path, one: str, other: str) -> tuple[tuple[str, str], ...] | None:
+    """(letter of git, path) of what differs between two commits below `root`: A, D, M, T.
+
+    None where the repository does not hold both.
+    """
+    if not all(re.fullmatch(r"[0-9a-f]{40,64}", commit) for commit in (one, other)):
+        return None
+    if not all(git(root, "cat-file", "-t", commit) == "commit" for commit in (one, other)):
+        return None
+    words = ("diff", "--name-status", "--no-renames", "--relative", "-z", one, other, "--", ".")
+    parts = git(root, *words).split("\0")
+    return tuple(
+        (letter[:1], path) for letter, path in zip(parts[::2], parts[1::2], strict=False) if path
+    )
 
 
 def git(root: Path, *words: str) -> str:

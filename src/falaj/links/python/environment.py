@@ -8,14 +8,12 @@ import sys
 import sysconfig
 from importlib.metadata import distributions
 from pathlib import Path
-from typing import Final
 
 from falaj.base import digests
+from falaj.base.locks import NAMES
 from falaj.facts.runs import Environment
 
 __all__ = ["read_environment"]
-
-LOCKS: Final = ("environment.lock", "requirements.lock", "requirements.txt", "uv.lock")
 
 
 def read_environment(root: Path) -> tuple[Environment, bytes]:
@@ -23,7 +21,7 @@ def read_environment(root: Path) -> tuple[Environment, bytes]:
 
     Without a lock file the installed distributions stand in, and `locked` says so.
     """
-    for name in LOCKS:
+    for name in NAMES:
         if (root / name).is_file():
             text, locked = (root / name).read_bytes(), True
             break

@@ -30,6 +30,7 @@ from falaj.facts.monitoring import Alert, MonitorState, Proposal, Window
 from falaj.facts.releases import Release
 from falaj.facts.rollouts import Deployment, LiveMove, Rollout, RolloutDecision
 from falaj.facts.runs import Run
+from falaj.facts.scans import AdvisoryDatabase, Scan
 from falaj.facts.testing import TestReport
 from falaj.facts.wire import Fact
 
@@ -94,6 +95,8 @@ FAMILIES: Final[dict[type[Fact], Family]] = {
     SuiteReport: family("suite_report", "dataset", "version"),
     TestReport: family("test_report", "tree"),
     MirrorState: family("mirror_state"),
+    AdvisoryDatabase: family("advisory_database", "ecosystem"),
+    Scan: family("scan", "lock", "release"),
 }
 
 event = Table(

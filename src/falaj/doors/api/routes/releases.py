@@ -10,7 +10,7 @@ from litestar import Response
 from falaj.app import Works
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
-from falaj.facts.releases import Manifest, Release
+from falaj.facts.releases import Manifest, Release, ReleaseDiff
 
 __all__ = ["ROUTES", "CreateRelease"]
 
@@ -58,4 +58,12 @@ def show_card(works: Works, release: str, form: str) -> Response[bytes]:
     return Response(card, media_type="text/markdown" if form == "markdown" else "text/html")
 
 
-ROUTES: Final = (create_release, list_releases, show_release, show_card)
+@get("/releases/{release:str}/diff/{other:str}", needs=Action.READ, on=ResourceKind.PROJECT)
+def diff_releases(works: Works, release: str, other: str) -> ReleaseDiff:
+    """What differs from the first release to the other one; both are verified again now."""
+    from falaj.journeys import promote
+
+    return promote.difference(works.ground, release, other)
+
+
+ROUTES: Final = (create_release, list_releases, show_release, show_card, diff_releases)

@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 @click.group("release")
 def command() -> None:
-    """Create, list and show signed releases."""
+    """Create, list, show and compare signed releases."""
 
 
 @command.command
@@ -124,6 +124,66 @@ def card(ctx: click.Context, release: str, page: Path | None, language: str) -> 
 
     write_atomic(page, text)
     return click.echo(f"wrote {page}", err=True)
+
+
+@command.command
+@click.argument("one")
+@click.argument("other", required=False, default="")
+@click.option(
+    "--html", "page", type=click.Path(dir_okay=False, path_type=Path), help="Also write a page."
+)
+@terminal.json_option
+@click.pass_context
+def diff(ctx: click.Context, one: str, other: str, page: Path | None, machine: bool) -> None:
+    """Tell what differs from one release to another.
+
+    Data, features, code, parameters, dependencies, metrics with their intervals, gates and
+    evidence. To the newest release when no other one is named.
+
+    \b
+    Examples:
+      falaj release diff 1.0.0
+      falaj release diff 1.0.0 1.1.0 --html diff.html
+    """
+    client = connect(ctx)
+    name = other or newest(client.get("/releases"))
+    found = client.get(f"/releases/{one}/diff/{name}")
+    if page is not None:
+        import msgspec
+
+        from falaj.base.files import write_atomic
+        from falaj.facts.releases import ReleaseDiff
+        from falaj.releases.diff import page as made
+
+        write_atomic(page, made(msgspec.convert(found, ReleaseDiff)).encode())
+        click.echo(f"wrote {page}", err=True)
+    if machine:
+        terminal.as_json("release-diff", found)
+    else:
+        terminal.table(
+            [
+                (row["section"], row["what"], row["change"], from_to(row), row["note"])
+                for row in found["rows"]
+            ]
+        )
+        for finding in found["findings"]:
+            click.echo(f"{terminal.mark('fail')}  {finding}")
+        names = f"{found['one_version']} and {found['other_version']}"
+        if not found["rows"]:
+            click.echo(f"nothing differs between {names}")
+        else:
+            click.echo(f"{len(found['rows'])} differences between {names}")
+    ctx.exit(Exit.UNVERIFIED if found["findings"] else Exit.OK)
+
+
+def from_to(row: dict[str, str]) -> str:
+    shown = [
+        terminal.short(side) if side.startswith("sha256:") else side
+        for side in (row["before"], row["after"])
+    ]
+    return {"added": shown[1], "removed": shown[0]}.get(
+        row["change"], " -> ".join(shown).strip(" ->")
+    )
 
 
 def newest(found: list[dict[str, str]]) -> str:
