@@ -45,8 +45,9 @@ if TYPE_CHECKING:
     from falaj.journeys.retrain import Due
     from falaj.journeys.watch import Watch
     from falaj.ports.mirrors import Converter, Mirror, Registry
+    from falaj.ports.remotes import Remote
 
-__all__ = ["DUTIES", "STATE", "Works", "find_root"]
+__all__ = ["DUTIES", "STATE", "Works", "find_root", "remote"]
 
 OnStep = Callable[[str, str, float], None]
 STATE: Final = ".falaj"
@@ -93,6 +94,19 @@ def tester() -> Tester:
     from falaj.links.pytest.runner import PytestRunner
 
     return PytestRunner()
+
+
+def remote(address: str, plain_http: bool | None) -> Remote:
+    """A place of others that keeps releases. plain_http: None means on this machine alone."""
+    if address.startswith("oci://"):
+        from falaj.links.oci.registry import OciRemote
+
+        return OciRemote(address, plain_http=plain_http)
+    raise FalajError(
+        "remote.bad-address",
+        f"{address.partition('://')[0][:40]!r} is no kind of place that keeps releases",
+        fix="oci://HOST/REPOSITORY[:TAG][@sha256:DIGEST]",
+    )
 
 
 def secret(path: Path) -> bytes:
@@ -210,6 +224,7 @@ class Works:
             mirror=mirror,
             registry=registry,
             converter=converter,
+            remote=remote,
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()

@@ -35,6 +35,7 @@ WORDS: dict[str, Any] = {
     "RolloutTable.margins": {"latency": 1.5},
     "ProjectTable.region": "ae-az",
     "MlflowTable.url": "https://mlflow.example.org",
+    "RemoteTable.address": "oci://registry.example.org/team",
     "Resource.authors": ["01PERSON"],
 }
 BY_NAME: dict[str, Any] = {"region": "ae", "name": "a-name", "country": "AE"}

@@ -42,6 +42,7 @@ class Action(enum.StrEnum):
     MANAGE_ACCESS = "manage-access"
     SWEEP = "sweep"
     IMPORT_MODEL = "import-model"
+    PUSH_RELEASE = "push-release"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

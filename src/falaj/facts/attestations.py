@@ -12,6 +12,7 @@ __all__ = [
     "GATE",
     "MODEL_SIGNING",
     "PROVENANCE",
+    "PUBLISHED",
     "STATEMENT_TYPE",
     "statement",
 ]
@@ -21,6 +22,7 @@ PROVENANCE: Final = "https://slsa.dev/provenance/v1"
 GATE: Final = "falaj:gate/v1"
 APPROVAL: Final = "falaj:approval/v1"
 DECISION: Final = "https://slsa.dev/verification_summary/v1"
+PUBLISHED: Final = "falaj:published/v1"
 MODEL_SIGNING: Final = "https://model_signing/signature/v1.0"
 
 

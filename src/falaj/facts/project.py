@@ -36,6 +36,7 @@ __all__ = [
     "Project",
     "ProjectTable",
     "QualityTable",
+    "RemoteTable",
     "RobustnessTable",
     "RolloutTable",
     "SlicesTable",
@@ -665,10 +666,31 @@ class MlflowTable(Fact, frozen=True, kw_only=True):
             raise ValueError("user: its password is read from token_file, which is not there")
 
 
+class RemoteTable(Fact, frozen=True, kw_only=True):
+    """A place of others that releases may be brought to."""
+
+    address: Annotated[
+        str,
+        _is(
+            "Its address, or the beginning of it up to a `/`.",
+            "an address that begins with oci:// or s3://",
+            pattern=r"^(oci|s3)://[^\s?#@]+$",
+        ),
+    ]
+    region: Annotated[
+        Region,
+        _is("Its jurisdiction; what may not be there is not brought there.", min_length=1),
+    ]
+    plain_http: Annotated[
+        bool, _is("Speak plain HTTP there; on this machine that is so without saying it.")
+    ] = False
+
+
 class LinksTable(Fact, frozen=True, kw_only=True):
     """Systems of others that this project speaks to."""
 
     mlflow: MlflowTable | None = None
+    remotes: tuple[RemoteTable, ...] = ()
 
 
 class Policy(Fact, frozen=True, kw_only=True):

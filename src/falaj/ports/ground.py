@@ -23,6 +23,7 @@ from falaj.ports.executor import Executor
 from falaj.ports.mirrors import Converter, Mirror, Registry
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
+from falaj.ports.remotes import Remote
 from falaj.ports.runs import Runs
 from falaj.ports.signer import Keys
 from falaj.ports.store import Store
@@ -49,6 +50,7 @@ class Ground:
     tables: readers of lakes and databases. runs: points and search; without it none are kept.
     own_checks: runs the order of a project's checks that lies in a folder, within seconds.
     evidence: readers of other tools' results. tester: runs the project's own tests.
+    remote: one address in a place that keeps releases; with plain HTTP or not.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
 
@@ -79,6 +81,7 @@ class Ground:
     mirror: Mirror | None = None
     registry: Registry | None = None
     converter: Converter | None = None
+    remote: Callable[[str, bool | None], Remote] | None = None
 
     @property
     def name(self) -> str:
