@@ -38,7 +38,7 @@ from falaj.readers import evidence_readers, table_readers
 
 if TYPE_CHECKING:
     from falaj.facts.access import Permit
-    from falaj.facts.project import Project
+    from falaj.facts.project import Project, RemoteTable
     from falaj.facts.runs import Run
     from falaj.journeys.imports import Asked
     from falaj.journeys.mirror import Mirroring
@@ -96,16 +96,22 @@ def tester() -> Tester:
     return PytestRunner()
 
 
-def remote(address: str, plain_http: bool | None) -> Remote:
-    """A place of others that keeps releases. plain_http: None means on this machine alone."""
+def remote(address: str, table: RemoteTable) -> Remote:
+    """A place of others that keeps releases. Nothing is connected yet."""
     if address.startswith("oci://"):
         from falaj.links.oci.registry import OciRemote
 
-        return OciRemote(address, plain_http=plain_http)
+        return OciRemote(address, plain_http=table.plain_http or None)
+    if address.startswith("s3://"):
+        from falaj.links.s3.remote import S3Remote
+
+        return S3Remote(
+            address, table.endpoint, region=table.s3_region, plain_http=table.plain_http or None
+        )
     raise FalajError(
         "remote.bad-address",
         f"{address.partition('://')[0][:40]!r} is no kind of place that keeps releases",
-        fix="oci://HOST/REPOSITORY[:TAG][@sha256:DIGEST]",
+        fix="oci://HOST/REPOSITORY or s3://BUCKET/PREFIX, with :TAG or @sha256:DIGEST",
     )
 
 

@@ -7,8 +7,10 @@ import os
 import subprocess
 import tracemalloc
 from contextlib import closing
+from types import SimpleNamespace
 
 import pytest
+import stores
 from registries import (
     PASSWORD,
     USER,
@@ -16,6 +18,7 @@ from registries import (
     OwnRegistry,
     digest_of,
     fetch,
+    opened,
     parcel,
     push,
     same,
@@ -52,38 +55,73 @@ def docker(tmp_path_factory):
         yield registry
 
 
-@pytest.fixture(params=["docker-registry", "with referrers"])
-def registry(request):
-    if request.param == "docker-registry":
-        yield request.getfixturevalue("docker")
-    else:
-        with closing(OwnRegistry(referrers=True)) as own:
-            yield own
+@pytest.fixture(scope="module")
+def moto(tmp_path_factory):
+    with closing(stores.moto(tmp_path_factory.mktemp("moto"))) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def rclone(tmp_path_factory):
+    with closing(stores.rclone(tmp_path_factory.mktemp("rclone"))) as store:
+        yield store
 
 
 @pytest.fixture
-def place(registry, request):
-    """An address of its own for each test."""
-    name = "".join(c if c.isalnum() else "-" for c in request.node.name.lower()).strip("-")
-    return f"oci://{registry.host}/team/{'-'.join(filter(None, name.split('-')))}"
+def referring():
+    with closing(OwnRegistry(referrers=True)) as own:
+        yield own
 
 
-def test_what_is_pushed_comes_back_byte_for_byte(house, made, place, tmp_path):
-    done = push(house, made, place)
+@pytest.fixture
+def listing():
+    with closing(stores.OwnStore()) as store:
+        yield store
+
+
+REGISTRIES = ["docker", "referring"]
+STORES = ["moto", "rclone", "listing"]
+
+
+@pytest.fixture
+def name(request):
+    """Of its own for each test."""
+    word = "".join(c if c.isalnum() else "-" for c in request.node.name.lower())
+    return "-".join(filter(None, word.split("-")))
+
+
+@pytest.fixture(params=[*REGISTRIES, *STORES])
+def at(request, name):
+    """An address, and what is needed to speak to it."""
+    peer = request.getfixturevalue(request.param)
+    if request.param in STORES:
+        return f"s3://{stores.BUCKET}/team/{name}", {"store": peer}
+    return f"oci://{peer.host}/team/{name}", {}
+
+
+@pytest.fixture(params=REGISTRIES)
+def place(request, name):
+    return f"oci://{request.getfixturevalue(request.param).host}/team/{name}"
+
+
+def test_what_is_pushed_comes_back_byte_for_byte(house, made, at, tmp_path):
+    place, how = at
+    done = push(house, made, place, **how)
     assert done.tag == "1.0.0"
-    assert done.sent == len(set(parcel(made).digests.values()))
+    assert done.sent >= len(set(parcel(made).digests.values()))
     assert done.there == 0
-    found = fetch(house, done.address, tmp_path / "by-digest")
+    found = fetch(house, done.address, tmp_path / "by-digest", **how)
     assert same(made.folder, tmp_path / "by-digest")
-    assert (found.release, found.asked) == (made.id, "")
-    assert (found.signers, found.outer) == (("releaser",), "releaser")
-    by_tag = fetch(house, f"{place}:1.0.0", tmp_path / "by-tag")
+    assert (found.release, found.asked, found.signers) == (made.id, "", ("releaser",))
+    assert found.outer == ("releaser" if place.startswith("oci") else "")
+    by_tag = fetch(house, f"{place}:1.0.0", tmp_path / "by-tag", **how)
     assert (by_tag.asked, by_tag.address) == ("1.0.0", done.address)
     assert (tmp_path / "by-tag").stat().st_mode & 0o777 == 0o700
 
 
-def test_nothing_is_brought_twice(house, made, place):
-    first, again = push(house, made, place), push(house, made, place)
+def test_nothing_is_brought_twice(house, made, at):
+    place, how = at
+    first, again = push(house, made, place, **how), push(house, made, place, **how)
     assert again.digest == first.digest, "the same release is the same manifest"
     assert (again.sent, again.sent_bytes) == (0, 0)
     assert again.there == first.sent
@@ -117,56 +155,70 @@ def test_two_versions_share_what_is_the_same(house, made, second, place):
     assert done.there > 0
 
 
-def test_a_tag_that_is_taken_is_refused(house, made, second, place, tmp_path):
-    one = push(house, made, f"{place}:stable")
+def test_a_tag_that_is_taken_is_refused(house, made, second, at, tmp_path):
+    place, how = at
+    one = push(house, made, f"{place}:stable", **how)
     with pytest.raises(Conflict) as caught:
-        push(house, second, f"{place}:stable")
+        push(house, second, f"{place}:stable", **how)
     assert caught.value.code == "remote.tag-taken"
     assert one.digest in str(caught.value)
-    two = push(house, second, f"{place}:stable", move=True)
-    assert fetch(house, f"{place}:stable", tmp_path / "s").release == second.id
-    assert fetch(house, one.address, tmp_path / "o").release == made.id, "the digest stays"
+    two = push(house, second, f"{place}:stable", move=True, **how)
+    assert fetch(house, f"{place}:stable", tmp_path / "s", **how).release == second.id
+    assert fetch(house, one.address, tmp_path / "o", **how).release == made.id, "the digest stays"
     assert two.digest != one.digest
 
 
-def test_what_is_not_there(house, place, tmp_path):
+def test_what_is_not_there(house, at, tmp_path):
+    place, how = at
     for reference in (":none", "@sha256:" + "7" * 64):
         with pytest.raises(NotFound) as caught:
-            fetch(house, place + reference, tmp_path / "x")
+            fetch(house, place + reference, tmp_path / "x", **how)
         assert caught.value.code == "remote.not-found"
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_empty_file_and_one_in_two_places(house, tmp_path, place):
+def test_an_empty_file_and_one_in_two_places(tmp_path, at):
+    place, how = at
     files = {}
     for name, data in {"a": b"", "b/c": b"twice", "b/d": b"twice"}.items():
         files[name] = tmp_path / name.replace("/", "-")
         files[name].write_bytes(data)
-    odd = type("M", (), {"id": "x", "version": "9", "folder": tmp_path})
-    with closing(OciRemote(place)) as remote:
+    told = canonical.dumps({"files": {n: digests.of_file(f) for n, f in files.items()}})
+    files["release.json"] = tmp_path / "release.json"
+    files["release.json"].write_bytes(told)
+    odd = SimpleNamespace(id=digest_of(told), version="9", folder=tmp_path)
+    with closing(opened(place, **how)) as remote:
         done = remote.push(parcel(odd, files=files), lambda *_: None)
-    assert done.sent == 2
-    with closing(OciRemote(done.address)) as remote:
+    with closing(opened(done.address, **how)) as remote:
         found = remote.find()
+        assert found.files.keys() == files.keys()
         for name, piece in found.files.items():
             to = tmp_path / f"back-{name.replace('/', '-')}"
             remote.bring(piece, to)
             assert to.read_bytes() == files[name].read_bytes()
 
 
-def test_a_file_larger_than_what_memory_is_allowed(house, docker, tmp_path):
+@pytest.mark.parametrize("peer", ["docker", "moto", "rclone"])
+def test_a_file_larger_than_what_memory_is_allowed(request, peer, tmp_path):
     """128 MB go there and come back through less than 8 MB of Python's memory."""
+    server = request.getfixturevalue(peer)
     big = tmp_path / "big"
     with big.open("wb") as file:
         for block in range(128):
             file.write(block.to_bytes(4, "big") * (1 << 18))
-    odd = type("M", (), {"id": "x", "version": "9", "folder": tmp_path})
-    address = f"oci://{docker.host}/team/big"
+    told = canonical.dumps({"files": {"model/big": digests.of_file(big)}})
+    (tmp_path / "release.json").write_bytes(told)
+    files = {"model/big": big, "release.json": tmp_path / "release.json"}
+    odd = SimpleNamespace(id=digest_of(told), version="9", folder=tmp_path)
+    whole = parcel(odd, files=files)
+    place, how = f"oci://{getattr(server, 'host', '')}/team/big", {}
+    if peer != "docker":
+        place, how = f"s3://{stores.BUCKET}/team/big", {"store": server}
     tracemalloc.start()
-    with closing(OciRemote(address)) as remote:
-        done = remote.push(parcel(odd, files={"model/big": big}), lambda *_: None)
-    with closing(OciRemote(done.address)) as remote:
-        (piece,) = remote.find().files.values()
+    with closing(opened(place, **how)) as remote:
+        done = remote.push(whole, lambda *_: None)
+    with closing(opened(done.address, **how)) as remote:
+        piece = remote.find().files["model/big"]
         remote.bring(piece, tmp_path / "back")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

@@ -26,6 +26,7 @@ APART = {
     "feast": "executed",
     "mlflow": "executed",
     "ray": "executed",
+    "s3": "emulated",
     "suites": "executed",
 }
 # Small servers: unpacked by requirements/servers.sh, or installed on the machine.

@@ -24,6 +24,7 @@ from falaj.base import canonical, digests, dsse
 from falaj.facts.attestations import PUBLISHED, statement
 from falaj.journeys.remotes import pull
 from falaj.links.oci.registry import OciRemote
+from falaj.links.s3.remote import S3Remote
 from falaj.ports.remotes import Parcel
 from falaj.releases.verify import scan
 
@@ -299,13 +300,21 @@ def signing(house, made, *, signer="releaser", about=None):
     return sign
 
 
+def opened(address, store=None, **how):
+    """The adapter of an address; store: that the bucket lies in."""
+    if store is None:
+        return OciRemote(address, **how)
+    how.setdefault("login", lambda: (store.credentials, ""))
+    return S3Remote(address, store.endpoint, **how)
+
+
 def push(house, made, address, *, move=False, **how):
-    with closing(OciRemote(address, **how)) as remote:
+    with closing(opened(address, **how)) as remote:
         return remote.push(parcel(made), signing(house, made), move=move)
 
 
 def fetch(house, address, folder, **how):
-    with closing(OciRemote(address, **how)) as remote:
+    with closing(opened(address, **how)) as remote:
         return pull(remote, folder, house.ring.trust(), now=datetime.now(UTC))
 
 

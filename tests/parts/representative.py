@@ -35,6 +35,7 @@ WORDS: dict[str, Any] = {
     "RolloutTable.margins": {"latency": 1.5},
     "ProjectTable.region": "ae-az",
     "MlflowTable.url": "https://mlflow.example.org",
+    "RemoteTable.endpoint": "https://s3.example.org",
     "RemoteTable.address": "oci://registry.example.org/team",
     "Resource.authors": ["01PERSON"],
 }

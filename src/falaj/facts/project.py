@@ -684,6 +684,21 @@ class RemoteTable(Fact, frozen=True, kw_only=True):
     plain_http: Annotated[
         bool, _is("Speak plain HTTP there; on this machine that is so without saying it.")
     ] = False
+    endpoint: Annotated[
+        str,
+        _is(
+            "Of a bucket: the address of its store, in the form `https://HOST`.",
+            "an address that begins with https://",
+            pattern=r"^(https?://[^\s/?#@]+)?$",
+        ),
+    ] = ""
+    s3_region: Annotated[
+        str, _is("Of a bucket: the region that requests are signed for.", min_length=1)
+    ] = "us-east-1"
+
+    def __post_init__(self) -> None:
+        if self.address.startswith("s3://") and self.region and not self.endpoint:
+            raise ValueError("endpoint: a bucket needs the address of its store")
 
 
 class LinksTable(Fact, frozen=True, kw_only=True):

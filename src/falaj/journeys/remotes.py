@@ -64,7 +64,7 @@ def push(
         raise verify.refusal(found.findings, known.version)
     if ground.remote is None:
         raise AssertionError("the wiring gives no remotes")
-    with closing(ground.remote(address, table.plain_http or None)) as remote:
+    with closing(ground.remote(address, table)) as remote:
         why = may_be_in(found.manifest.label, table.region, plain_http=remote.plain)
         if why:
             raise FalajError(

@@ -13,7 +13,7 @@ from falaj.base.errors import NotFound
 from falaj.facts.checks import CheckResult
 from falaj.facts.events import Event
 from falaj.facts.models import ModelVersion
-from falaj.facts.project import Project
+from falaj.facts.project import Project, RemoteTable
 from falaj.facts.runs import Code, Environment, Run
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
@@ -50,7 +50,7 @@ class Ground:
     tables: readers of lakes and databases. runs: points and search; without it none are kept.
     own_checks: runs the order of a project's checks that lies in a folder, within seconds.
     evidence: readers of other tools' results. tester: runs the project's own tests.
-    remote: one address in a place that keeps releases; with plain HTTP or not.
+    remote: one address in a place that keeps releases, which falaj.toml lists.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
 
@@ -81,7 +81,7 @@ class Ground:
     mirror: Mirror | None = None
     registry: Registry | None = None
     converter: Converter | None = None
-    remote: Callable[[str, bool | None], Remote] | None = None
+    remote: Callable[[str, RemoteTable], Remote] | None = None
 
     @property
     def name(self) -> str:

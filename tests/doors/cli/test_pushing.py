@@ -192,6 +192,56 @@ def test_what_is_asked_over_json_is_refused_over_json(here, workspace, own):
     assert json.loads(done.out)["code"] == "remote.residency"
 
 
+@pytest.fixture
+def store(tmp_path):
+    from stores import KEY, OwnStore
+
+    with closing(OwnStore()) as found:
+        file = tmp_path / "credentials"
+        file.write_text(
+            f"[default]\naws_access_key_id = {KEY.key}\naws_secret_access_key = {KEY.secret}\n"
+        )
+        found.environment = {"AWS_SHARED_CREDENTIALS_FILE": str(file)}
+        yield found
+
+
+def with_bucket(root, endpoint, region="ae"):
+    table = f'\n[[links.remotes]]\naddress = "s3://models"\nregion = "{region}"\n'
+    (root / "falaj.toml").write_text(f'{TOML}{table}endpoint = "{endpoint}"\n')
+    return "s3://models/team/delay"
+
+
+def test_a_bucket_there_and_back(here, workspace, store):
+    at = with_bucket(workspace, store.endpoint)
+    done = here(workspace, "release", "push", "1.0.0", at, **store.environment)
+    assert done.code == 0, done.err
+    words = ("release", "pull", f"{at}:1.0.0", "pulled", "--endpoint", store.endpoint)
+    found = here(workspace, *words, **store.environment)
+    assert found.code == 0, found.err
+    assert "in pulled, verified" in found.out
+    assert here(workspace, "verify", "pulled").code == 0
+    assert "release.pushed" in here(workspace, "audit", "log", "--limit", "500").out
+
+
+def test_a_bucket_in_another_country(here, workspace, store):
+    at = with_bucket(workspace, store.endpoint, region="us")
+    done = here(workspace, "release", "push", "1.0.0", at, **store.environment)
+    assert "remote.residency" in done.err
+    assert store.asked == []
+
+
+def test_a_bucket_that_was_written_by_somebody_else(here, workspace, store):
+    at = with_bucket(workspace, store.endpoint)
+    assert here(workspace, "release", "push", "1.0.0", at, **store.environment).code == 0
+    name = next(key for key in store.objects if "/model/" in key)
+    store.objects[name] = b"x" * len(store.objects[name])
+    words = ("release", "pull", f"{at}:1.0.0", "pulled", "--endpoint", store.endpoint)
+    found = here(workspace, *words, **store.environment)
+    assert found.code == Exit.UNVERIFIED
+    assert "remote.wrong-bytes" in found.err
+    assert not (workspace / "pulled").exists()
+
+
 KINDS = {
     ("oci://192.0.2.1/x", None): False,
     ("oci://192.0.2.1/x", True): True,

@@ -163,14 +163,18 @@ def push(ctx: click.Context, release: str, address: str, move_tag: bool, machine
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="The trust root that you received separately; the workspace's own when not said.",
 )
-@click.option(
-    "--plain-http/--tls",
-    default=None,
-    help="Speak plain HTTP, or TLS. Not said: plain on this machine alone.",
-)
+@click.option("--plain-http", is_flag=True, help="Not on this machine alone.")
+@click.option("--endpoint", default="", metavar="URL", help="Of a bucket: its store.")
+@click.option("--s3-region", default="us-east-1", show_default=True, help="Of a bucket.")
 @terminal.json_option
 def pull(
-    address: str, folder: Path, trust: Path | None, plain_http: bool | None, machine: bool
+    address: str,
+    folder: Path,
+    trust: Path | None,
+    plain_http: bool,
+    endpoint: str,
+    s3_region: str,
+    machine: bool,
 ) -> None:
     """Bring a release from a registry or a bucket, verified before anything is kept.
 
@@ -187,14 +191,18 @@ def pull(
     from falaj.app import remote
     from falaj.base import time
     from falaj.doors.cli.verbs.verify import workspace_trust
+    from falaj.facts.project import RemoteTable
     from falaj.journeys import remotes, verify
 
     root = verify.trusted(trust or workspace_trust(), address)
+    table = RemoteTable(
+        address=address, region="", plain_http=plain_http, endpoint=endpoint, s3_region=s3_region
+    )
 
     def tell(line: str) -> None:
         click.echo(line, err=True)
 
-    with closing(remote(address, plain_http)) as place:
+    with closing(remote(address, table)) as place:
         found = remotes.pull(place, folder, root, now=time.now(), tell=tell)
     if machine:
         told = {
@@ -211,11 +219,9 @@ def pull(
         }
         return terminal.as_json("pulled", told)
     click.echo(f"{found.manifest.model} {found.manifest.version}  {found.release}")
-    click.echo(
-        f"{terminal.mark('pass')}  {found.files} files as listed, signed by "
-        f"{', '.join(found.signers)}"
-    )
-    if not found.outer:
+    signers = ", ".join(found.signers)
+    click.echo(f"{terminal.mark('pass')}  {found.files} files as listed, signed by {signers}")
+    if not found.outer and not found.address.endswith(found.release):
         click.echo("nobody signed that it lies under this digest there; its own signature holds")
     click.echo(f"in {folder}, verified")
     return None
