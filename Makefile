@@ -24,6 +24,7 @@ env: ## The environment for development: .venv, hash-pinned.
 	@requirements/install.sh dev
 
 test: env ## All tests: make test [PARTS=mlflow,ray] with heavy outside systems, too.
+	@requirements/servers.sh
 	@for part in $(subst $(comma), ,$(PARTS)); do requirements/part.sh $$part || exit 1; done
 	$(BIN)/python -m pytest -n auto $(if $(PARTS),--parts $(PARTS)) $(ARGS)
 

@@ -189,6 +189,16 @@ HAPPENINGS = {
         "dataset", "the report of another tool's suite was taken in", "tool, version, file, checks"
     ),
     "gate.waived": ("model", "the risk role let an open check through", "report, check, reason, expiry"),
+    "release.leaving": (
+        "release",
+        "a release is about to be brought to a place of others",
+        "address, region",
+    ),
+    "release.pushed": (
+        "release",
+        "a release lies whole in a place of others",
+        "address, region, digest there, tag",
+    ),
     "release.created": ("release", "a release was built and signed", "version, evidence, run, report"),
     "change.opened": ("change", "somebody, or a retraining, asked for a change", "release, evidence, risk"),
     "change.approvals-voided": ("change", "new evidence voided its approvals", "release, evidence, risk"),

@@ -46,7 +46,7 @@ from falaj.readers import evidence_readers, table_readers
 
 if TYPE_CHECKING:
     from falaj.facts.access import Permit
-    from falaj.facts.project import Project
+    from falaj.facts.project import Project, RemoteTable
     from falaj.facts.runs import Run
     from falaj.journeys.advisories import Rescan
     from falaj.journeys.imports import Asked
@@ -54,8 +54,9 @@ if TYPE_CHECKING:
     from falaj.journeys.retrain import Due
     from falaj.journeys.watch import Watch
     from falaj.ports.mirrors import Converter, Mirror, Registry
+    from falaj.ports.remotes import Remote
 
-__all__ = ["DUTIES", "STATE", "Works", "find_root"]
+__all__ = ["DUTIES", "STATE", "Works", "find_root", "remote"]
 
 OnStep = Callable[[str, str, float], None]
 STATE: Final = ".falaj"
@@ -139,6 +140,25 @@ def bill_trouble(bill: bytes) -> tuple[str, ...]:
     from falaj.links.cyclonedx.schema import trouble
 
     return trouble(bill)
+
+
+def remote(address: str, table: RemoteTable) -> Remote:
+    """A place of others that keeps releases. Nothing is connected yet."""
+    if address.startswith("oci://"):
+        from falaj.links.oci.registry import OciRemote
+
+        return OciRemote(address, plain_http=table.plain_http or None)
+    if address.startswith("s3://"):
+        from falaj.links.s3.remote import S3Remote
+
+        return S3Remote(
+            address, table.endpoint, region=table.s3_region, plain_http=table.plain_http or None
+        )
+    raise FalajError(
+        "remote.bad-address",
+        f"{address.partition('://')[0][:40]!r} is no kind of place that keeps releases",
+        fix="oci://HOST/REPOSITORY or s3://BUCKET/PREFIX, with :TAG or @sha256:DIGEST",
+    )
 
 
 def secret(path: Path) -> bytes:
@@ -263,6 +283,7 @@ class Works:
             scanners=scanners,
             bill_trouble=bill_trouble,
             changed_files=lambda one, other: changed_files(root, one, other),
+            remote=remote,
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()

@@ -1,6 +1,6 @@
 """Outside systems that tests want: there, or a counted and listed skip. The one place that skips.
 
-`need("duckdb")` at the head of a fixture or test: a library beside the tests. `environment("mlflow")`:
+`need("duckdb")` at the head of a fixture or test: a library beside the tests. `program("docker-registry")`: a small server. `environment("mlflow")`:
 a heavy system in an environment of its own, made by `make test PARTS=mlflow`. What was asked for by
 `--parts mlflow,ray`, or with `--parts required` anything at all, and is absent is an error.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import subprocess
 from collections import Counter
 from pathlib import Path
@@ -31,7 +32,12 @@ APART = {
     "mlflow": "executed",
     "ray": "executed",
     "scan": "executed",
+    "s3": "emulated",
     "suites": "executed",
+}
+# Small servers: unpacked by requirements/servers.sh, or installed on the machine.
+SERVERS = {
+    "docker-registry": "executed",
 }
 ROOT = Path(__file__).parents[2]
 ASKED: set[str] = set()  # by the option --parts; "required" stands for all
@@ -44,6 +50,15 @@ def need(part):
     if not absent:
         return
     _absent(part, f"{', '.join(absent)} is not installed ({cure})")
+
+
+def program(part):
+    """The program of a small server; otherwise skip, and be counted."""
+    unpacked = ROOT / "build" / "servers" / "usr" / "bin" / part
+    found = str(unpacked) if unpacked.is_file() else shutil.which(part)
+    if found is None:
+        _absent(part, f"it is not here ({cure_of(part)})")
+    return found
 
 
 def environment(part):
@@ -77,16 +92,18 @@ def _absent(part, why):
 
 
 def cure_of(part):
+    if part in SERVERS:
+        return "requirements/servers.sh"
     return KNOWN[part][1] if part in KNOWN else f"make test PARTS={part}"
 
 
 def label_of(part):
-    return KNOWN[part][2] if part in KNOWN else APART[part]
+    return KNOWN[part][2] if part in KNOWN else {**APART, **SERVERS}[part]
 
 
 def report(reporter, folder):
     """One block at the end of a run, and the same as JSON."""
-    skipped, names = Counter(), sorted({*KNOWN, *APART})
+    skipped, names = Counter(), sorted({*KNOWN, *APART, *SERVERS})
     for one in reporter.stats.get("skipped", ()):
         text = one.longrepr[2] if isinstance(one.longrepr, tuple) else str(one.longrepr)
         for part in names:

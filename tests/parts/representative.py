@@ -38,6 +38,8 @@ WORDS: dict[str, Any] = {
     "MlflowTable.url": "https://mlflow.example.org",
     "RayTable.address": "ray.example.org:6379",
     "IgnoreTable.until": "2026-12-31",
+    "RemoteTable.endpoint": "https://s3.example.org",
+    "RemoteTable.address": "oci://registry.example.org/team",
     "Resource.authors": ["01PERSON"],
 }
 BY_NAME: dict[str, Any] = {"region": "ae", "name": "a-name", "country": "AE"}

@@ -64,6 +64,10 @@ window = "1d"
 [learning]
 retrain = true
 parameters.month_to = { by = 1, at_most = 12 }
+
+[[links.remotes]]
+address = "oci://registry.example.org/team"
+region = "ae"
 """
 )
 
@@ -369,7 +373,7 @@ def test_values_and_where_they_come_from(tmp_path):
     assert found["datasets[0].name"].value == "flights"
     assert found["learning.parameters.month_to.at_most"].origin.startswith("falaj.toml:")
     known = {s.path for s in settings.settings(Project)}
-    plain = {p.replace("datasets[0]", "datasets[]").replace("production", "<name>") for p in found}
+    plain = {p.replace("[0]", "[]").replace("production", "<name>") for p in found}
     assert {p.replace("month_to", "<name>") for p in plain} <= known
 
 

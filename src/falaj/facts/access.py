@@ -43,6 +43,7 @@ class Action(enum.StrEnum):
     SWEEP = "sweep"
     IMPORT_MODEL = "import-model"
     IMPORT_ADVISORIES = "import-advisories"
+    PUSH_RELEASE = "push-release"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

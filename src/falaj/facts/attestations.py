@@ -13,6 +13,7 @@ __all__ = [
     "GATE",
     "MODEL_SIGNING",
     "PROVENANCE",
+    "PUBLISHED",
     "STATEMENT_TYPE",
     "VULNERABILITIES",
     "statement",
@@ -25,6 +26,7 @@ APPROVAL: Final = "falaj:approval/v1"
 DECISION: Final = "https://slsa.dev/verification_summary/v1"
 VULNERABILITIES: Final = "https://in-toto.io/attestation/vulns/v0.2"
 CODE_SCAN: Final = "falaj:code-scan/v1"
+PUBLISHED: Final = "falaj:published/v1"
 MODEL_SIGNING: Final = "https://model_signing/signature/v1.0"
 
 

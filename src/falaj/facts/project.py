@@ -42,6 +42,7 @@ __all__ = [
     "ProjectTable",
     "QualityTable",
     "RayTable",
+    "RemoteTable",
     "RobustnessTable",
     "RolloutTable",
     "SlicesTable",
@@ -822,12 +823,48 @@ class RayTable(Fact, frozen=True, kw_only=True):
     ]
 
 
+class RemoteTable(Fact, frozen=True, kw_only=True):
+    """A place of others that releases may be brought to."""
+
+    address: Annotated[
+        str,
+        _is(
+            "Its address, or the beginning of it up to a `/`.",
+            "an address that begins with oci:// or s3://",
+            pattern=r"^(oci|s3)://[^\s?#@]+$",
+        ),
+    ]
+    region: Annotated[
+        Region,
+        _is("Its jurisdiction; what may not be there is not brought there.", min_length=1),
+    ]
+    plain_http: Annotated[
+        bool, _is("Speak plain HTTP there; on this machine that is so without saying it.")
+    ] = False
+    endpoint: Annotated[
+        str,
+        _is(
+            "Of a bucket: the address of its store, in the form `https://HOST`.",
+            "an address that begins with https://",
+            pattern=r"^(https?://[^\s/?#@]+)?$",
+        ),
+    ] = ""
+    s3_region: Annotated[
+        str, _is("Of a bucket: the region that requests are signed for.", min_length=1)
+    ] = "us-east-1"
+
+    def __post_init__(self) -> None:
+        if self.address.startswith("s3://") and self.region and not self.endpoint:
+            raise ValueError("endpoint: a bucket needs the address of its store")
+
+
 class LinksTable(Fact, frozen=True, kw_only=True):
     """Systems of others that this project speaks to."""
 
     mlflow: MlflowTable | None = None
     duckdb: DuckdbTable = DuckdbTable()
     ray: RayTable | None = None
+    remotes: tuple[RemoteTable, ...] = ()
 
 
 class Policy(Fact, frozen=True, kw_only=True):

@@ -18,7 +18,7 @@ from falaj.facts.trust import BadTrust, open_trust
 from falaj.ports.ground import Ground
 from falaj.releases import verify
 
-__all__ = ["Look", "export", "look"]
+__all__ = ["Look", "export", "look", "trusted"]
 
 LOG_SIGNER: Final = "log-signer"
 EVERYTHING: Final = 1_000_000
@@ -74,6 +74,12 @@ def export(ground: Ground, permit: Permit, model: str) -> bytes:
 
 def look(what: Path, trust: Path | None) -> Look:
     """Check a pack or a release folder with a trust root that came separately."""
+    root = trusted(trust, what)
+    return at_folder(what, root) if what.is_dir() else at_pack(what, root)
+
+
+def trusted(trust: Path | None, what: object) -> Trust:
+    """The trust root that `what` is judged by. Raises FalajError when none came, or a bad one."""
     if trust is None:
         raise FalajError(
             "audit.no-trust-root",
@@ -82,10 +88,9 @@ def look(what: Path, trust: Path | None) -> Look:
             fix="falaj verify PACK --trust TRUST.json, with the file you received separately",
         )
     try:
-        root = open_trust(trust.read_bytes(), now=time.now())
+        return open_trust(trust.read_bytes(), now=time.now())
     except BadTrust as error:
         raise FalajError("audit.bad-trust-root", f"{trust}: {error}") from None
-    return at_folder(what, root) if what.is_dir() else at_pack(what, root)
 
 
 def at_folder(folder: Path, root: Trust) -> Look:

@@ -13,7 +13,7 @@ from falaj.base.errors import NotFound
 from falaj.facts.checks import CheckResult
 from falaj.facts.events import Event
 from falaj.facts.models import ModelVersion
-from falaj.facts.project import Project
+from falaj.facts.project import Project, RemoteTable
 from falaj.facts.runs import Code, Environment, Run
 from falaj.facts.scans import Declared
 from falaj.ports.advisories import AdvisoryShelf
@@ -25,6 +25,7 @@ from falaj.ports.executor import Executor
 from falaj.ports.mirrors import Converter, Mirror, Registry
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
+from falaj.ports.remotes import Remote
 from falaj.ports.runs import Runs
 from falaj.ports.scanners import CodeScanner
 from falaj.ports.signer import Keys
@@ -56,6 +57,7 @@ class Ground:
     packages that are installed here. scanners: programs that look at the project's code.
     bill_trouble: what a schema says against an ML-BOM. changed_files: between two commits, as
     (letter, path); None where the repository does not hold both.
+    remote: one address in a place that keeps releases, which falaj.toml lists.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
 
@@ -91,6 +93,7 @@ class Ground:
     scanners: Callable[[], tuple[CodeScanner, ...]] = tuple
     bill_trouble: Callable[[bytes], Sequence[str]] | None = None
     changed_files: Callable[[str, str], Sequence[tuple[str, str]] | None] | None = None
+    remote: Callable[[str, RemoteTable], Remote] | None = None
 
     @property
     def name(self) -> str:

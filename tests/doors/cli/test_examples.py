@@ -15,7 +15,7 @@ from falaj.base.errors import Exit
 from falaj.facts.access import Action, Resource, ResourceKind
 from falaj.facts.runs import Run
 
-# Endless, or minutes long: their words are read, and their own tests run them.
+# Endless, minutes long, or with a registry beside them: their words are read, and their own tests run them.
 READ_ONLY = (
     "falaj demo",
     "falaj demo my-demo --json",
@@ -24,6 +24,10 @@ READ_ONLY = (
     "falaj serve .falaj/releases/flight-delay/1.0.0",
     "falaj serve release/ --trust trust.json --port 9000",
     "falaj worker --duty rollouts --duty monitors",
+    "falaj release push 1.0.0 oci://127.0.0.1:5000/team/delay",
+    "falaj release push 1.0.0 oci://r.example/team/delay:stable --move-tag",
+    "falaj release pull oci://127.0.0.1:5000/team/delay:1.0.0 pulled",
+    "falaj release pull oci://r.example/delay@sha256:0f3... new --trust trust.json",
     "falaj import mlflow models:/loan@champion --evaluation rows --label y",
     "falaj import mlflow loan/3 --evaluation rows --label y --where held=1 --json",
 )

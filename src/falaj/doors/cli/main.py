@@ -31,7 +31,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "gate": ("Build", "Tell whether a model would pass, and why not."),
     "waive": ("Build", "Let an inconclusive check through, with reason and expiry."),
     "model": ("Build", "Look into models: what moves one, how two differ."),
-    "release": ("Release", "Create, list, show and compare signed releases."),
+    "release": ("Release", "Create, list, show and compare signed releases; push and pull them."),
     "change": ("Release", "Open, list and show changes; take up proposed ones."),
     "approve": ("Release", "Sign an approval over a release and its evidence."),
     "reject": ("Release", "Sign a rejection, with the reason."),

@@ -12,12 +12,31 @@ from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.releases import Manifest, Release, ReleaseDiff
 
-__all__ = ["ROUTES", "CreateRelease"]
+__all__ = ["ROUTES", "CreateRelease", "PushRelease"]
 
 
 class CreateRelease(msgspec.Struct, forbid_unknown_fields=True):
     run: str = ""
     version: str = ""
+
+
+class PushRelease(msgspec.Struct, forbid_unknown_fields=True):
+    """to: an address that [[links.remotes]] covers. move_tag: let the tag name another release."""
+
+    to: str
+    move_tag: bool = False
+
+
+class PushedRelease(msgspec.Struct):
+    """address: with the digest that names it there. there: files that lay there before."""
+
+    release: Release
+    address: str
+    digest: str
+    tag: str
+    sent: int
+    sent_bytes: int
+    there: int
 
 
 class ReleaseView(msgspec.Struct):
@@ -66,4 +85,23 @@ def diff_releases(works: Works, release: str, other: str) -> ReleaseDiff:
     return promote.difference(works.ground, release, other)
 
 
-ROUTES: Final = (create_release, list_releases, show_release, show_card, diff_releases)
+@post("/releases/{release:str}/push", needs=Action.PUSH_RELEASE, on=ResourceKind.PROJECT)
+def push_release(works: Works, permit: Permit, release: str, data: PushRelease) -> PushedRelease:
+    """Bring a release to an OCI registry or a bucket that falaj.toml lists."""
+    from falaj.journeys import promote, remotes
+
+    found = promote.release_named(works.ground, release)
+    done = remotes.push(works.ground, permit, found, data.to, move=data.move_tag)
+    return PushedRelease(
+        found, done.address, done.digest, done.tag, done.sent, done.sent_bytes, done.there
+    )
+
+
+ROUTES: Final = (
+    create_release,
+    list_releases,
+    show_release,
+    show_card,
+    diff_releases,
+    push_release,
+)

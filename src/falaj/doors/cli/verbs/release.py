@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 @click.group("release")
 def command() -> None:
-    """Create, list, show and compare signed releases."""
+    """Create, list, show and compare signed releases; push and pull them."""
 
 
 @command.command
@@ -184,6 +184,107 @@ def from_to(row: dict[str, str]) -> str:
     return {"added": shown[1], "removed": shown[0]}.get(
         row["change"], " -> ".join(shown).strip(" ->")
     )
+
+
+@command.command
+@click.argument("release")
+@click.argument("address")
+@click.option("--move-tag", is_flag=True, help="Let the tag name this release from now on.")
+@terminal.json_option
+@click.pass_context
+def push(ctx: click.Context, release: str, address: str, move_tag: bool, machine: bool) -> None:
+    """Bring a release to a registry or a bucket that falaj.toml lists.
+
+    ADDRESS is oci://HOST/REPOSITORY[:TAG] or s3://BUCKET/PREFIX[:TAG]; without a tag the version is
+    the tag. Who we are is read from docker's auth file, never from the command line. What lies
+    there already is not sent again.
+
+    \b
+    Examples:
+      falaj release push 1.0.0 oci://127.0.0.1:5000/team/delay
+      falaj release push 1.0.0 oci://r.example/team/delay:stable --move-tag
+    """
+    done = connect(ctx).post(f"/releases/{release}/push", {"to": address, "move_tag": move_tag})
+    if machine:
+        return terminal.as_json("pushed", done)
+    click.echo(f"{done['address']}  tag {done['tag']}")
+    click.echo(
+        f"{done['sent']} files sent, {done['sent_bytes']:,} bytes; {done['there']} were there"
+    )
+    click.echo(f"next: falaj release pull {done['address']} FOLDER")
+    return None
+
+
+@command.command
+@click.argument("address")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option(
+    "--trust",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="The trust root that you received separately; the workspace's own when not said.",
+)
+@click.option("--plain-http", is_flag=True, help="Not on this machine alone.")
+@click.option("--endpoint", default="", metavar="URL", help="Of a bucket: its store.")
+@click.option("--s3-region", default="us-east-1", show_default=True, help="Of a bucket.")
+@terminal.json_option
+def pull(
+    address: str,
+    folder: Path,
+    trust: Path | None,
+    plain_http: bool,
+    endpoint: str,
+    s3_region: str,
+    machine: bool,
+) -> None:
+    """Bring a release from a registry or a bucket, verified before anything is kept.
+
+    FOLDER is new; it appears whole or not at all. Works outside a project with --trust. A tag is
+    looked up, and the digest that it stands for is said; by a digest nothing can be exchanged.
+
+    \b
+    Examples:
+      falaj release pull oci://127.0.0.1:5000/team/delay:1.0.0 pulled
+      falaj release pull oci://r.example/delay@sha256:0f3... new --trust trust.json
+    """
+    from contextlib import closing
+
+    from falaj.app import remote
+    from falaj.base import time
+    from falaj.doors.cli.verbs.verify import workspace_trust
+    from falaj.facts.project import RemoteTable
+    from falaj.journeys import remotes, verify
+
+    root = verify.trusted(trust or workspace_trust(), address)
+    table = RemoteTable(
+        address=address, region="", plain_http=plain_http, endpoint=endpoint, s3_region=s3_region
+    )
+
+    def tell(line: str) -> None:
+        click.echo(line, err=True)
+
+    with closing(remote(address, table)) as place:
+        found = remotes.pull(place, folder, root, now=time.now(), tell=tell)
+    if machine:
+        told = {
+            "address": found.address,
+            "asked": found.asked,
+            "release": found.release,
+            "model": found.manifest.model,
+            "version": found.manifest.version,
+            "folder": str(folder),
+            "signers": found.signers,
+            "published_by": found.outer,
+            "files": found.files,
+            "bytes": found.bytes,
+        }
+        return terminal.as_json("pulled", told)
+    click.echo(f"{found.manifest.model} {found.manifest.version}  {found.release}")
+    signers = ", ".join(found.signers)
+    click.echo(f"{terminal.mark('pass')}  {found.files} files as listed, signed by {signers}")
+    if not found.outer and not found.address.endswith(found.release):
+        click.echo("nobody signed that it lies under this digest there; its own signature holds")
+    click.echo(f"in {folder}, verified")
+    return None
 
 
 def newest(found: list[dict[str, str]]) -> str:
