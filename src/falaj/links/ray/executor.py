@@ -239,8 +239,8 @@ def _init(address: str, token_file: Path) -> None:
                 why=f"it was started with another one than {token_file} holds",
                 fix="put the cluster's token into that file",
             ) from None
-        case error:
-            raise _unreachable(address, _first_line(error)) from None
+        case other:
+            raise _unreachable(address, _first_line(other)) from None
 
 
 def _knock(address: str) -> None:
