@@ -19,7 +19,6 @@ from falaj.facts.access import Action, Resource, ResourceKind
 from falaj.facts.changes import Change
 from falaj.facts.releases import Release
 from falaj.links.duckdb.engine import duckdb_engine
-from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
 from falaj.links.git.code import read_code
@@ -34,7 +33,7 @@ from falaj.links.stepworker.pool import StepWorkers
 from falaj.ports.ground import Ground
 from falaj.ports.store import Lease
 from falaj.ports.tester import Tester
-from falaj.readers import evidence_readers, table_readers
+from falaj.readers import artifacts, evidence_readers, table_readers
 
 if TYPE_CHECKING:
     from falaj.facts.access import Permit
@@ -45,6 +44,7 @@ if TYPE_CHECKING:
     from falaj.journeys.retrain import Due
     from falaj.journeys.watch import Watch
     from falaj.ports.mirrors import Converter, Mirror, Registry
+    from falaj.ports.signer import PrivateKeys
 
 __all__ = ["DUTIES", "STATE", "Works", "find_root"]
 
@@ -100,6 +100,17 @@ def secret(path: Path) -> bytes:
     if not path.exists():
         write_atomic(path, secrets.token_bytes(32), mode=0o600)
     return path.read_bytes()
+
+
+def private_keys(project: Project, root: Path) -> PrivateKeys | None:
+    """On a token, when the project says so. Nothing is opened yet but the file with the PIN."""
+    table = project.keys
+    if table.store == "files":
+        return None
+    from falaj.links.pkcs11.token import TokenKeys, read_pin
+
+    pin = read_pin(root / table.pin_file)
+    return TokenKeys(table.module, table.token, pin, prefix=f"falaj/{project.project.name}/")
 
 
 def tracking(
@@ -180,8 +191,8 @@ class Works:
         state = root / STATE
         state.mkdir(mode=0o700, exist_ok=True)
         store = SqlStore.open(state / "store.db")
-        keys = KeyRing(state / "keys")
-        blobs = FileBlobs(state / "blobs")
+        keys = KeyRing(state / "keys", private=private_keys(project, root))
+        blobs, scopes = artifacts(project, state, store.scopes)
         ground = Ground(
             root=root,
             state=state,
@@ -210,6 +221,7 @@ class Works:
             mirror=mirror,
             registry=registry,
             converter=converter,
+            scopes=scopes,
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()

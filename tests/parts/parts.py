@@ -18,6 +18,7 @@ import pytest
 # part -> (modules that must be importable, how it comes to be there, label)
 KNOWN = {
     "duckdb": (("duckdb",), "pip install 'falaj[duckdb]'", "executed"),
+    "softhsm": (("pkcs11",), "apt-get install softhsm2; pip install 'falaj[pkcs11]'", "executed"),
 }
 # Heavy systems: each has a lock requirements/parts/NAME.txt and lies in build/parts/NAME.
 APART = {

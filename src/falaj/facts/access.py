@@ -42,6 +42,7 @@ class Action(enum.StrEnum):
     MANAGE_ACCESS = "manage-access"
     SWEEP = "sweep"
     IMPORT_MODEL = "import-model"
+    SIGN_RELEASE = "sign-release"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

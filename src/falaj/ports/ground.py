@@ -20,6 +20,7 @@ from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import Executor
+from falaj.ports.kms import Scopes
 from falaj.ports.mirrors import Converter, Mirror, Registry
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
@@ -49,6 +50,7 @@ class Ground:
     tables: readers of lakes and databases. runs: points and search; without it none are kept.
     own_checks: runs the order of a project's checks that lies in a folder, within seconds.
     evidence: readers of other tools' results. tester: runs the project's own tests.
+    scopes: keys of what is sealed at rest, where the project seals.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
 
@@ -79,6 +81,7 @@ class Ground:
     mirror: Mirror | None = None
     registry: Registry | None = None
     converter: Converter | None = None
+    scopes: Scopes | None = None
 
     @property
     def name(self) -> str:

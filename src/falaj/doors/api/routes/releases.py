@@ -12,12 +12,23 @@ from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.releases import Manifest, Release
 
-__all__ = ["ROUTES", "CreateRelease"]
+__all__ = ["ROUTES", "CreateRelease", "SignRelease"]
 
 
 class CreateRelease(msgspec.Struct, forbid_unknown_fields=True):
     run: str = ""
     version: str = ""
+
+
+class SignRelease(msgspec.Struct, forbid_unknown_fields=True):
+    """release: by version or id."""
+
+    release: str
+
+
+class SignedView(msgspec.Struct):
+    release: Release
+    key: str
 
 
 class ReleaseView(msgspec.Struct):
@@ -32,6 +43,15 @@ def create_release(works: Works, permit: Permit, data: CreateRelease) -> Release
     from falaj.journeys import promote
 
     return promote.release(works.ground, permit, data.run, data.version)
+
+
+@post("/release-signatures", needs=Action.SIGN_RELEASE, on=ResourceKind.PROJECT, status=201)
+def sign_release(works: Works, permit: Permit, data: SignRelease) -> SignedView:
+    """Add the signature of whoever asks, with the own key."""
+    from falaj.journeys import keys, promote
+
+    found = promote.release_named(works.ground, data.release)
+    return SignedView(found, keys.sign_again(works.ground, permit, found))
 
 
 @get("/releases", needs=Action.READ, on=ResourceKind.PROJECT)
@@ -58,4 +78,4 @@ def show_card(works: Works, release: str, form: str) -> Response[bytes]:
     return Response(card, media_type="text/markdown" if form == "markdown" else "text/html")
 
 
-ROUTES: Final = (create_release, list_releases, show_release, show_card)
+ROUTES: Final = (create_release, sign_release, list_releases, show_release, show_card)
