@@ -218,6 +218,14 @@ HAPPENINGS = {
     "alert.closed": ("alert", "a release that it does not speak of went live, or its advisories are gone", "kind, live release"),
     "retraining.proposed": ("proposal", "an alert asks for a retraining", "alert, model"),
     "retraining.advanced": ("proposal", "a proposal came a step further", "run, verdict, release, change"),
+    "release.signed": ("release", "a further signature was added", "hint of the key"),
+    "key.created": ("key", "a key was made, or got more roles", "its hint, roles"),
+    "key.admitted": ("key", "a key or an authority from elsewhere is trusted", "its hint, roles"),
+    "key.rotated": ("key", "a new key took the place of another", "its hint"),
+    "key.revoked": ("key", "trust was taken back", "kind, hints or release, reason"),
+    "trust.changed": ("key", "rules of the trust root, or its next version", "role and threshold, or version"),
+    "scope.rewrapped": ("key", "scope keys were wrapped by a new key", "its id, how many"),
+    "scope.erased": ("key", "the key of a scope was erased", "versions, both times, reason"),
     "evidence.exported": ("model", "an evidence pack was written", "releases"),
 }  # fmt: skip
 

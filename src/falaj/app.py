@@ -23,7 +23,6 @@ from falaj.facts.access import Action, Resource, ResourceKind
 from falaj.facts.changes import Change
 from falaj.facts.releases import Release
 from falaj.links.duckdb.engine import duckdb_engine
-from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
 from falaj.links.git.code import changed_files, read_code
@@ -42,7 +41,7 @@ from falaj.ports.ground import Ground
 from falaj.ports.scanners import CodeScanner
 from falaj.ports.store import Lease
 from falaj.ports.tester import Tester
-from falaj.readers import evidence_readers, table_readers
+from falaj.readers import artifacts, evidence_readers, table_readers
 
 if TYPE_CHECKING:
     from falaj.facts.access import Permit
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from falaj.journeys.watch import Watch
     from falaj.ports.mirrors import Converter, Mirror, Registry
     from falaj.ports.remotes import Remote
+    from falaj.ports.signer import PrivateKeys
 
 __all__ = ["DUTIES", "STATE", "Works", "find_root", "remote"]
 
@@ -168,6 +168,17 @@ def secret(path: Path) -> bytes:
     return path.read_bytes()
 
 
+def private_keys(project: Project, root: Path) -> PrivateKeys | None:
+    """On a token, when the project says so. Nothing is opened yet but the file with the PIN."""
+    table = project.keys
+    if table.store == "files":
+        return None
+    from falaj.links.pkcs11.token import TokenKeys, read_pin
+
+    pin = read_pin(root / table.pin_file)
+    return TokenKeys(table.module, table.token, pin, prefix=f"falaj/{project.project.name}/")
+
+
 def tracking(
     project: Project, root: Path, ending: threading.Event
 ) -> tuple[Mirror | None, Registry | None, Converter | None]:
@@ -248,8 +259,8 @@ class Works:
         state = root / STATE
         state.mkdir(mode=0o700, exist_ok=True)
         store = SqlStore.open(state / "store.db")
-        keys = KeyRing(state / "keys")
-        blobs = FileBlobs(state / "blobs")
+        keys = KeyRing(state / "keys", private=private_keys(project, root))
+        blobs, scopes = artifacts(project, state, store.scopes)
         ground = Ground(
             root=root,
             state=state,
@@ -284,6 +295,7 @@ class Works:
             bill_trouble=bill_trouble,
             changed_files=lambda one, other: changed_files(root, one, other),
             remote=remote,
+            scopes=scopes,
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()

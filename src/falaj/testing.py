@@ -375,8 +375,8 @@ class Workshop:
     @cached_property
     def _stored(self) -> TrainedModel:
         from falaj.facts.models import ModelVersion
-        from falaj.links.files.blobs import FileBlobs
         from falaj.links.sql.store import SqlStore
+        from falaj.readers import artifacts
 
         found: Sequence[ModelVersion] = ()
         if (self.root / STATE / "store.db").exists():
@@ -388,7 +388,7 @@ class Workshop:
             what = f"run {self._run} made no model" if self._run else "no run has made a model yet"
             pytest.fail(f"{what}; make one: falaj run", pytrace=False)
         model = found[0]
-        blobs = FileBlobs(self.root / STATE / "blobs")
+        blobs, _ = artifacts(self.project, self.root / STATE)
         onnx = blobs.get(model.files["model.onnx"])
         return TrainedModel(onnx, model.schema, model.threshold, tree=model.tree)
 

@@ -24,6 +24,7 @@ KNOWN = {
         "permit user namespaces: sysctl kernel.unprivileged_userns_clone=1",
         "executed",
     ),
+    "softhsm": (("pkcs11",), "apt-get install softhsm2; pip install 'falaj[pkcs11]'", "executed"),
 }
 # Heavy systems: each has a lock requirements/parts/NAME.txt and lies in build/parts/NAME.
 APART = {

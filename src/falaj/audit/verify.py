@@ -21,7 +21,14 @@ from falaj.facts.attestations import APPROVAL
 from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision
 from falaj.facts.releases import Trust
 from falaj.facts.rollouts import LiveMove, RolloutDecision
-from falaj.facts.trust import BadTrust, identity_of, keys_for, open_trust
+from falaj.facts.trust import (
+    BadTrust,
+    certified,
+    identity_of,
+    keys_for,
+    open_trust,
+    threshold_of,
+)
 from falaj.facts.wire import plain
 
 __all__ = ["PackReport", "Summary", "verify_pack"]
@@ -199,8 +206,8 @@ class Check:
         except BadTrust as error:
             self.say("audit.trust-not-given", "information/trust.json", str(error))
 
-    def _keys(self, role: str, at: datetime) -> Mapping[str, bytes]:
-        return keys_for(self.trust, role, at) if self.trust is not None else {}
+    def _keys(self, role: str, at: datetime, release: str = "") -> Mapping[str, bytes]:
+        return keys_for(self.trust, role, at, release=release) if self.trust is not None else {}
 
     def _bytes(self, name: str, most: int = dsse.MAX_BYTES) -> bytes | None:
         member = self.members.get(name)
@@ -317,10 +324,14 @@ class Check:
         trust = self.trust
         judged = bundle.examine(
             Content(inside, lambda name: self._bytes(prefix + name) or b""),
-            lambda role: self._keys(role, at),
+            lambda role: self._keys(role, at, id_),
             release_id=id_,
             requires=self.requires,
+            threshold=threshold_of(trust, "release") if trust else 1,
             identity=lambda hint: identity_of(trust, hint) if trust else hint,
+            certified=(lambda chain: certified(trust, "release", chain, at, release=id_))
+            if trust
+            else None,
         )
         for finding in judged.findings:
             self.say(finding.code, prefix + finding.file, finding.message)

@@ -17,6 +17,7 @@ from falaj.base import canonical, digests, dsse, paths
 
 __all__ = [
     "APPROVED",
+    "Certified",
     "Content",
     "Examined",
     "Finding",
@@ -65,6 +66,9 @@ SERIALIZATION: Final = {
 Keys = Callable[[str], Mapping[str, bytes]]
 """Role -> hint -> public PEM of those who may sign in it."""
 
+Certified = Callable[[Sequence[bytes]], tuple[str, str, bytes]]
+"""Certificates (DER, the leaf first) -> identity, hint, public PEM. Raises ValueError, saying why."""
+
 
 class Finding(NamedTuple):
     """One thing that does not hold. `file`: which file differs, relative; empty for the whole."""
@@ -89,6 +93,7 @@ class Examined(NamedTuple):
     statements: Mapping[str, dict[str, Any]]  # evidence file -> statement whose signature held
     signers: Mapping[str, str]  # hint -> bundle file
     findings: tuple[Finding, ...]
+    identities: tuple[str, ...] = ()  # of the signers, distinct
 
 
 def is_bundle(path: str) -> bool:
@@ -100,8 +105,22 @@ def evidence_digest(files: Mapping[str, str]) -> str:
     return digests.of_tree({path: d for path, d in files.items() if path.startswith(EVIDENCE)})
 
 
-def seal_bundle(name: str, files: Mapping[str, str], signer: dsse.Signs) -> bytes:
-    """The bytes of signature.json over `files` (path -> digest), bundles not among them."""
+def seal_bundle(
+    name: str, files: Mapping[str, str], signer: dsse.Signs, chain: Sequence[bytes] = ()
+) -> bytes:
+    """The bytes of signature.json over `files` (path -> digest), bundles not among them.
+
+    chain: certificates (DER) of the signer's key, the leaf first; without one its hint is told.
+    """
+    material: dict[str, Any] = (
+        {
+            "x509CertificateChain": {
+                "certificates": [{"rawBytes": base64.b64encode(der).decode()} for der in chain]
+            }
+        }
+        if chain
+        else {"publicKey": {"hint": dsse.hint_of(signer.public)}}
+    )
     raw = b"".join(bytes.fromhex(files[path].removeprefix("sha256:")) for path in sorted(files))
     statement = {
         "_type": STATEMENT_TYPE,
@@ -124,10 +143,7 @@ def seal_bundle(name: str, files: Mapping[str, str], signer: dsse.Signs) -> byte
     return canonical.dumps(
         {
             "mediaType": MEDIA,
-            "verificationMaterial": {
-                "publicKey": {"hint": dsse.hint_of(signer.public)},
-                "tlogEntries": [],
-            },
+            "verificationMaterial": {**material, "tlogEntries": []},
             "dsseEnvelope": {
                 "payload": base64.b64encode(body).decode(),
                 "payloadType": dsse.STATEMENT,
@@ -138,16 +154,27 @@ def seal_bundle(name: str, files: Mapping[str, str], signer: dsse.Signs) -> byte
 
 
 class Signed(NamedTuple):
-    """A bundle whose signature held: path -> digest, and the hint of the key that made it."""
+    """A bundle whose signature held: path -> digest, and the hint of the key that made it.
+
+    identity: whom the certificate names; empty when the key itself is known.
+    """
 
     files: Mapping[str, str]
     hint: str
+    identity: str = ""
 
 
-def open_bundle(data: bytes, keys: Mapping[str, bytes], *, one_spelling: bool = True) -> Signed:
+def open_bundle(
+    data: bytes,
+    keys: Mapping[str, bytes],
+    *,
+    one_spelling: bool = True,
+    certified: Certified | None = None,
+) -> Signed:
     """Verify a bundle strictly, then parse it. Raises dsse.BadEnvelope.
 
     one_spelling: the bytes must be canonical JSON, so that no byte of the file is free.
+    certified: judges certificates; without it a bundle that has some is refused.
     """
     try:
         bundle = spelled(data) if one_spelling else canonical.loads(data)
@@ -156,7 +183,7 @@ def open_bundle(data: bytes, keys: Mapping[str, bytes], *, one_spelling: bool = 
     match bundle:
         case {
             "mediaType": str(media),
-            "verificationMaterial": {"publicKey": {"hint": str(hint), **key_rest}, **material},
+            "verificationMaterial": dict(material),
             "dsseEnvelope": {
                 "payload": str(payload),
                 "payloadType": str(kind),
@@ -167,30 +194,65 @@ def open_bundle(data: bytes, keys: Mapping[str, bytes], *, one_spelling: bool = 
         }:
             pass
         case _:
-            raise dsse.BadEnvelope("not a Sigstore bundle with one key hint and one signature")
+            raise dsse.BadEnvelope("not a Sigstore bundle with one key and one signature")
     if media != MEDIA:
         raise dsse.BadEnvelope(f"media type: got {media}, expected {MEDIA}")
-    if (
-        rest
-        or key_rest
-        or envelope_rest
-        or material.pop("tlogEntries", []) != []
-        or material
-        or sig_rest.pop("keyid", "") not in {"", hint}
-        or sig_rest
-    ):
-        raise dsse.BadEnvelope("the bundle holds fields that nobody signs")
+    if material.pop("tlogEntries", []) != [] or rest or envelope_rest:
+        raise dsse.BadEnvelope(UNSIGNED)
     if kind != dsse.STATEMENT:
         raise dsse.BadEnvelope(f"payload type: got {kind}, expected {dsse.STATEMENT}")
-    if hint not in keys:
-        raise dsse.BadEnvelope(f"key {hint[:16]} is not trusted to sign releases at this time")
+    signer = _signer(material, keys, certified)
+    if sig_rest.pop("keyid", "") not in {"", signer.hint} or sig_rest:
+        raise dsse.BadEnvelope(UNSIGNED)
     body = dsse.decode(payload)
-    if not dsse.verify(keys[hint], dsse.decode(sig), dsse.pae(kind, body)):
-        raise dsse.BadEnvelope(f"signature by key {hint[:16]} does not hold")
+    if not dsse.verify(signer.public, dsse.decode(sig), dsse.pae(kind, body)):
+        raise dsse.BadEnvelope(f"signature by key {signer.hint[:16]} does not hold")
     try:
-        return Signed(_resources(canonical.loads(body)), hint)
+        return Signed(_resources(canonical.loads(body)), signer.hint, signer.identity)
     except canonical.NotCanonical as error:
         raise dsse.BadEnvelope(f"payload: {error}") from None
+
+
+UNSIGNED: Final = "the bundle holds fields that nobody signs"
+
+
+class Signer(NamedTuple):
+    hint: str
+    public: bytes
+    identity: str = ""
+
+
+def _signer(
+    material: dict[str, Any], keys: Mapping[str, bytes], certified: Certified | None
+) -> Signer:
+    """Whose key the bundle names, by its hint or by certificates; nothing else beside it."""
+    match material:
+        case {"publicKey": {"hint": str(hint), **others}, **rest}:
+            if others or rest:
+                raise dsse.BadEnvelope(UNSIGNED)
+            if hint not in keys:
+                raise dsse.BadEnvelope(
+                    f"key {hint[:16]} is not trusted to sign releases at this time"
+                )
+            return Signer(hint, keys[hint])
+        case {"x509CertificateChain": {"certificates": list(given), **others}, **rest}:
+            if others or rest:
+                raise dsse.BadEnvelope(UNSIGNED)
+            if certified is None:
+                raise dsse.BadEnvelope("certificates are not taken here")
+            chain = []
+            for one in given:
+                match one:
+                    case {"rawBytes": str(text), **more} if not more:
+                        chain.append(dsse.decode(text))
+                    case _:
+                        raise dsse.BadEnvelope("a certificate is malformed")
+            try:
+                identity, hint, public = certified(chain)
+            except ValueError as error:
+                raise dsse.BadEnvelope(f"certificate: {error}") from None
+            return Signer(hint, public, identity)
+    raise dsse.BadEnvelope("not a Sigstore bundle with one key and one signature")
 
 
 def spelled(data: bytes) -> Any:
@@ -272,12 +334,13 @@ def examine(
     policy: str | None = None,
     threshold: int = 1,
     identity: Callable[[str], str] = lambda hint: hint,
+    certified: Certified | None = None,
 ) -> Examined:
     """Judge one release; every finding, not the first.
 
     1. The names are sane. 2. release.json is canonical and its digest is the id asked for.
-    3. signature.json and all under signatures/ are strict bundles by keys of role `release`, by at
-    least `threshold` identities. 4. What each signed = what lies there. 5. What release.json lists =
+    3. signature.json and all under signatures/ are strict bundles by keys of role `release`, or by
+    certificates that `certified` takes, by at least `threshold` identities. 4. What each signed = what lies there. 5. What release.json lists =
     what lies there; its tree is that of model/. 6. Evidence is signed by role `gate` or `build` and
     speaks about this model. 7. Each gate in `requires` has a verdict of pass.
     """
@@ -299,7 +362,7 @@ def examine(
         manifest, more = _manifest(body)
         found += more
 
-    signers, signed_findings = _bundles(content, keys, threshold, identity)
+    signers, whose, signed_findings = _bundles(content, keys, threshold, identity, certified)
     found += signed_findings
     if manifest is not None:
         listed = {RELEASE: id_, **manifest["files"]}
@@ -328,7 +391,7 @@ def examine(
     statements, more = _evidence(content, keys, manifest)
     found += more
     found += _required(statements, requires, policy)
-    return Examined(id_, manifest, statements, signers, _once(found))
+    return Examined(id_, manifest, statements, signers, _once(found), tuple(sorted(whose)))
 
 
 def differences(expected: Mapping[str, str], there: Mapping[str, str], words: str) -> list[Finding]:
@@ -404,11 +467,16 @@ def _manifest(body: bytes) -> tuple[dict[str, Any] | None, list[Finding]]:
 
 
 def _bundles(
-    content: Content, keys: Keys, threshold: int, identity: Callable[[str], str]
-) -> tuple[dict[str, str], list[Finding]]:
+    content: Content,
+    keys: Keys,
+    threshold: int,
+    identity: Callable[[str], str],
+    certified: Certified | None,
+) -> tuple[dict[str, str], set[str], list[Finding]]:
     there = content.digests
     found: list[Finding] = []
     signers: dict[str, str] = {}
+    whose: set[str] = set()
     wanted = {path: digest for path, digest in there.items() if not is_bundle(path)}
     for path in sorted({SIGNATURE, *filter(is_bundle, there)}):
         data, more = _read(content, path)
@@ -416,7 +484,9 @@ def _bundles(
         if data is None:
             continue
         try:
-            signed = open_bundle(data, keys("release"), one_spelling=path == SIGNATURE)
+            signed = open_bundle(
+                data, keys("release"), one_spelling=path == SIGNATURE, certified=certified
+            )
         except dsse.BadEnvelope as error:
             found.append(Finding("releases.signature", path, f"{path}: {error}"))
             continue
@@ -427,8 +497,9 @@ def _bundles(
         found += different
         if not different:
             signers.setdefault(signed.hint, path)
+            whose.add(signed.identity or identity(signed.hint))
     # Distinct people or services, not keys and not files: the same signer twice is one.
-    count = len({identity(hint) for hint in signers})
+    count = len(whose)
     if count < threshold:
         found.append(
             Finding(
@@ -437,15 +508,15 @@ def _bundles(
                 f"signed whole by {count} trusted identities, needed are {threshold}",
             )
         )
-    return signers, found
+    return signers, whose, found
 
 
 def statement_of(envelope: object, keys: Mapping[str, bytes]) -> tuple[dict[str, Any], str]:
     """An in-toto statement with one subject whose signature held, and the key's hint.
 
-    Raises dsse.BadEnvelope.
+    An attestation may be signed with Ed25519, too. Raises dsse.BadEnvelope.
     """
-    payload, hint = dsse.open_envelope(envelope, keys)
+    payload, hint = dsse.open_envelope(envelope, keys, ed25519=True)
     match payload:
         case {
             "_type": str(kind),

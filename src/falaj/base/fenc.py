@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Final, Protocol
 
-__all__ = ["MAGIC", "Read", "Unsealable", "opened", "seal"]
+__all__ = ["MAGIC", "Read", "Unsealable", "labels_of", "opened", "seal"]
 
 MAGIC: Final = b"FENC\0\x01\r\n"
 SEG: Final = 1 << 20
@@ -93,6 +93,12 @@ def opened(source: BinaryIO, scope_key: bytes, *, object: str) -> Iterator[bytes
         if not following:
             return
         number, block = number + 1, following
+
+
+def labels_of(source: BinaryIO) -> dict[str, str]:
+    """What a sealed file says of itself in the clear, not verified: only to choose the key."""
+    _, said = _header(source)
+    return {name: str(value) for name, value in said.items()}
 
 
 def _header(source: BinaryIO) -> tuple[bytes, dict[str, Any]]:

@@ -44,6 +44,7 @@ class Action(enum.StrEnum):
     IMPORT_MODEL = "import-model"
     IMPORT_ADVISORIES = "import-advisories"
     PUSH_RELEASE = "push-release"
+    SIGN_RELEASE = "sign-release"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

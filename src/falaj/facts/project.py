@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from msgspec import Meta
 
 from falaj.base.time import parse_instant, parse_span
-from falaj.facts.data import Classification
+from falaj.facts.data import PROTECTED, Classification
 from falaj.facts.rollouts import RolloutPlan, Strategy
 from falaj.facts.wire import Fact
 
@@ -24,9 +24,11 @@ __all__ = [
     "DependenciesTable",
     "DriftTable",
     "DuckdbTable",
+    "EncryptionTable",
     "EnvironmentTable",
     "GatesTable",
     "IgnoreTable",
+    "KeysTable",
     "LabelsTable",
     "LatencyTable",
     "LeakageTable",
@@ -867,6 +869,48 @@ class LinksTable(Fact, frozen=True, kw_only=True):
     remotes: tuple[RemoteTable, ...] = ()
 
 
+class KeysTable(Fact, frozen=True, kw_only=True):
+    """Where the private keys of this workspace lie."""
+
+    store: Annotated[
+        Literal["files", "token"],
+        _is("In files of this user, or on a token (PKCS#11), which never lets them out."),
+    ] = "files"
+    module: Annotated[str, _is("The token's library, such as /usr/lib/softhsm/libsofthsm2.so.")] = (
+        ""
+    )
+    token: Annotated[str, _is("The label of the token.")] = ""
+    pin_file: Annotated[
+        str, _is("A file with the PIN, mode 600, relative to falaj.toml; never the PIN itself.")
+    ] = ""
+
+    def __post_init__(self) -> None:
+        missing = [n for n in ("module", "token", "pin_file") if not getattr(self, n)]
+        if self.store == "token" and missing:
+            raise ValueError(f"{missing[0]}: keys on a token need it")
+
+
+class EncryptionTable(Fact, frozen=True, kw_only=True):
+    """Encryption at rest of what pipelines make and keep."""
+
+    at_rest: Annotated[
+        Literal["nothing", "personal", "all"],
+        _is("What is sealed: all artifacts where a dataset is personal or sensitive, or always."),
+    ] = "nothing"
+    key_backups: Annotated[
+        str,
+        _time(
+            "How long copies of the store are kept: erasing keys is complete after it.",
+            0,
+            366 * DAY,
+        ),
+    ] = "7d"
+
+    @property
+    def key_backups_s(self) -> float:
+        return _seconds(self.key_backups)
+
+
 class Policy(Fact, frozen=True, kw_only=True):
     """Rules on their own, as `falaj gate --what-if FILE` reads them.
 
@@ -887,6 +931,16 @@ class Project(Fact, frozen=True, kw_only=True):
     learning: LearningTable = LearningTable()
     pipelines: PipelinesTable = PipelinesTable()
     links: LinksTable = LinksTable()
+    keys: KeysTable = KeysTable()
+    encryption: EncryptionTable = EncryptionTable()
+
+    @property
+    def seals(self) -> bool:
+        """Whether artifacts are sealed at rest: what was made of personal data is personal."""
+        wanted = self.encryption.at_rest
+        return wanted == "all" or (
+            wanted == "personal" and any(d.classification in PROTECTED for d in self.datasets)
+        )
 
     def __post_init__(self) -> None:
         self._metrics_must_fit()

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import enum
+from typing import Annotated
+
+from msgspec import Meta
+
 from falaj.base.time import Instant
 from falaj.facts.data import Label
 from falaj.facts.models import Schema
@@ -9,11 +14,15 @@ from falaj.facts.runs import Code
 from falaj.facts.wire import Fact
 
 __all__ = [
+    "Authority",
     "DatasetRef",
     "DiffRow",
     "Manifest",
     "Release",
     "ReleaseDiff",
+    "Revocation",
+    "RevocationKind",
+    "RoleRule",
     "Trust",
     "TrustedKey",
 ]
@@ -100,9 +109,62 @@ class TrustedKey(Fact, frozen=True, kw_only=True):
     not_after: Instant
 
 
+class Authority(Fact, frozen=True, kw_only=True):
+    """A certificate authority that is trusted for one name: whoever carries it signs as `identity`.
+
+    name: a URI such as spiffe://org/ns/models/sa/releaser, a DNS name or an address of e-mail, which
+    the subject alternative name of the certificate must hold exactly.
+    """
+
+    identity: str
+    certificate: str  # PEM
+    name: str
+    roles: tuple[str, ...]
+    not_before: Instant
+    not_after: Instant
+
+
+class RoleRule(Fact, frozen=True, kw_only=True):
+    """How many distinct identities must sign in a role: everywhere, and where it must be more.
+
+    witnessed: environments that refuse a time of signing that only the signer says.
+    """
+
+    threshold: Annotated[int, Meta(ge=1, le=64)] = 1
+    environments: dict[str, Annotated[int, Meta(ge=1, le=64)]] = {}
+    witnessed: tuple[str, ...] = ()
+
+
+class RevocationKind(enum.StrEnum):
+    COMPROMISED = "compromised"  # somebody else may sign with it
+    RETIRED = "retired"  # what it signed before stays good
+    WITHDRAWN = "withdrawn"  # a release that is never loaded again
+
+
+class Revocation(Fact, frozen=True, kw_only=True):
+    """subject: hint of a key, SHA-256 of a certificate, or the id of a withdrawn release.
+
+    since: compromised: from when on, nothing: always; retired: from when on it signs no more.
+    releases: made with a compromised key and good all the same, by the word of the root.
+    """
+
+    kind: RevocationKind
+    subject: str
+    since: Instant | None = None
+    reason: str = ""
+    releases: tuple[str, ...] = ()
+
+
 class Trust(Fact, frozen=True, kw_only=True):
-    """The trust root: given to a verifier separately, never taken from what it verifies."""
+    """The trust root: given to a verifier separately, never taken from what it verifies.
+
+    next_update: until when the list of revocations counts as new; nothing: as long as the whole.
+    """
 
     version: int
     keys: tuple[TrustedKey, ...]
     expires: Instant
+    authorities: tuple[Authority, ...] = ()
+    rules: dict[str, RoleRule] = {}
+    revocations: tuple[Revocation, ...] = ()
+    next_update: Instant | None = None

@@ -111,6 +111,7 @@ def verify_here(ground: Ground, release: Release, environment: str) -> None:
         release_id=release.id,
         requires=table.requires,
         now=ground.now(),
+        environment=environment,
     )
     if not found.holds:
         raise verify.refusal(found.findings, f"{release.model} {release.version}")

@@ -14,7 +14,7 @@ from falaj.facts.access import Permit
 from falaj.facts.changes import Approval, Change
 from falaj.facts.releases import Release, Trust
 from falaj.facts.rollouts import LiveMove, Rollout, RolloutDecision
-from falaj.facts.trust import BadTrust, open_trust
+from falaj.facts.trust import BadTrust, is_stale, open_trust
 from falaj.ports.ground import Ground
 from falaj.releases import verify
 
@@ -94,7 +94,9 @@ def trusted(trust: Path | None, what: object) -> Trust:
 
 
 def at_folder(folder: Path, root: Trust) -> Look:
-    found = verify.verify_release(folder, root, release_id=None, now=time.now())
+    now = time.now()
+    # To look is not to load: a list of revocations that has grown old is told, and refuses nothing.
+    found = verify.verify_release(folder, root, release_id=None, now=now, running=True)
     findings = tuple(plain(f) for f in found.findings)
     if findings or found.manifest is None:
         return Look((), findings)
@@ -103,6 +105,11 @@ def at_folder(folder: Path, root: Trust) -> Look:
             f"{found.manifest.model} {found.manifest.version}, id {found.id}",
             f"{len(found.manifest.files)} files as listed and signed",
             f"signed by {', '.join(found.signers)}",
+            *(
+                [f"the list of revocations ended {root.next_update}: ask for a newer trust root"]
+                if is_stale(root, now)
+                else []
+            ),
         ),
         (),
     )

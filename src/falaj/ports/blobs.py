@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-__all__ = ["BlobMissing", "Blobs", "SizedBlobs", "SweptBlobs"]
+__all__ = ["BlobMissing", "Blobs", "SealedBlobs", "SizedBlobs", "SweptBlobs"]
 
 
 class BlobMissing(KeyError):
@@ -48,3 +48,11 @@ class SweptBlobs(Protocol):
 
     def remove(self, digest: str) -> None:
         """Not an error when it is gone."""
+
+
+@runtime_checkable
+class SealedBlobs(Protocol):
+    """Bytes that were put before there was a key can be sealed later."""
+
+    def seal_rest(self) -> int:
+        """Seal what lies in the clear; how many. Nothing where nothing is sealed."""

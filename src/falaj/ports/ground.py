@@ -22,6 +22,7 @@ from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import Executor
+from falaj.ports.kms import Scopes
 from falaj.ports.mirrors import Converter, Mirror, Registry
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
@@ -58,6 +59,7 @@ class Ground:
     bill_trouble: what a schema says against an ML-BOM. changed_files: between two commits, as
     (letter, path); None where the repository does not hold both.
     remote: one address in a place that keeps releases, which falaj.toml lists.
+    scopes: keys of what is sealed at rest, where the project seals.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
 
@@ -94,6 +96,7 @@ class Ground:
     bill_trouble: Callable[[bytes], Sequence[str]] | None = None
     changed_files: Callable[[str, str], Sequence[tuple[str, str]] | None] | None = None
     remote: Callable[[str, RemoteTable], Remote] | None = None
+    scopes: Scopes | None = None
 
     @property
     def name(self) -> str:

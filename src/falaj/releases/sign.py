@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from falaj.base import bundle, digests, dsse
@@ -12,10 +13,17 @@ from falaj.releases.verify import refusal, scan
 __all__ = ["sign_release"]
 
 
-def sign_release(folder: Path, signer: dsse.Signs, *, expect: str | None = None) -> str:
+def sign_release(
+    folder: Path,
+    signer: dsse.Signs,
+    *,
+    expect: str | None = None,
+    chain: Sequence[bytes] = (),
+) -> str:
     """Hash the files anew, sign them, write the bundle; return the release id.
 
     expect: the id that the builder gave; the signer believes only what it hashes itself.
+    chain: certificates (DER) of the signer's key, the leaf first, where an authority vouches for it.
     A folder that is signed already by this key and whole stays untouched. The first signer writes
     signature.json, each further one signatures/<first 16 hex of its hint>.json.
     Raises Unverified when the folder may not be a release or is not the one expected.
@@ -44,14 +52,17 @@ def sign_release(folder: Path, signer: dsse.Signs, *, expect: str | None = None)
             return id_
         if not _is_own(place, hint):
             place = folder / bundle.SIGNATURES / f"{hint[:16]}.json"
-    write_atomic(place, bundle.seal_bundle(folder.name, files, signer))
+    write_atomic(place, bundle.seal_bundle(folder.name, files, signer, chain))
     return id_
 
 
 def _holds(place: Path, files: dict[str, str], signer: dsse.Signs) -> bool:
+    hint = dsse.hint_of(signer.public)
     try:
         signed = bundle.open_bundle(
-            place.read_bytes(), {dsse.hint_of(signer.public): signer.public}
+            place.read_bytes(),
+            {hint: signer.public},
+            certified=lambda _chain: ("", hint, signer.public),
         )
     except dsse.BadEnvelope:
         return False
@@ -61,4 +72,5 @@ def _holds(place: Path, files: dict[str, str], signer: dsse.Signs) -> bool:
 def _is_own(place: Path, hint: str) -> bool:
     """Whether the bundle names this key, or nobody's: then it may be written anew."""
     data = place.read_bytes()
-    return hint.encode() in data or b'"hint":"' not in data
+    others = b'"hint":"' in data or b'"x509CertificateChain"' in data
+    return hint.encode() in data or not others

@@ -11,7 +11,8 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -22,7 +23,15 @@ from falaj.base import bundle, canonical, dsse, paths
 from falaj.base.bundle import Content, Finding
 from falaj.base.errors import Problem, Unverified
 from falaj.facts.releases import Manifest, Trust
-from falaj.facts.trust import identity_of, keys_for
+from falaj.facts.trust import (
+    certified,
+    identity_of,
+    is_stale,
+    is_withdrawn,
+    keys_for,
+    needs_witness,
+    threshold_of,
+)
 from falaj.facts.wire import canonical_bytes
 
 __all__ = [
@@ -37,6 +46,8 @@ __all__ = [
 ]
 
 CHUNK: Final = 1 << 20
+MOST_THREADS: Final = 4
+WORTH_THREADS: Final = 8 << 20  # bytes; below, starting threads costs more than they save
 
 
 class Verified(NamedTuple):
@@ -46,6 +57,7 @@ class Verified(NamedTuple):
     id: str
     findings: tuple[Finding, ...]
     signers: tuple[str, ...] = ()  # identities whose signature over all files held
+    witnessed: bool = False  # whether somebody else says when it was signed
 
     @property
     def holds(self) -> bool:
@@ -108,18 +120,39 @@ def verify_release(
     staging: Path | None = None,
     signed_at: datetime | None = None,
     policy: str | None = None,
-    threshold: int = 1,
+    threshold: int | None = None,
+    environment: str = "",
+    running: bool = False,
 ) -> Verified:
     """Judge `folder`; all findings. With `staging` the bytes judged are a private copy made there.
 
     signed_at: when the signatures are known to have existed (an audit log's word); without it the
-    keys must be valid now. policy: digest that the verdicts must have been reached under.
+    keys must be valid now, and a certificate or a retired key is judged at the time that release.json
+    says of itself. policy: digest that the verdicts must have been reached under.
+    environment: where it is to run; the trust root says how many identities must have signed for it.
+    running: it is loaded already; a list of revocations that has grown old stops new loads alone.
     staging: made new with mode 0700, removed again when anything does not hold.
     """
     found: list[Finding] = []
     if now > trust.expires:
         found.append(
             Finding("releases.trust-expired", "", f"the trust root expired {trust.expires}")
+        )
+    if is_stale(trust, now) and not running:
+        found.append(
+            Finding(
+                "releases.revocations-stale",
+                "",
+                f"the list of revocations ended at {trust.next_update}; what was revoked since is not known",
+            )
+        )
+    if needs_witness(trust, "release", environment) and signed_at is None:
+        found.append(
+            Finding(
+                "releases.time-not-witnessed",
+                "",
+                f"nobody but the signer says when it was signed, and {environment} asks for a witness",
+            )
         )
     if not folder.is_dir() or folder.is_symlink():
         found.append(Finding("releases.tampered", "", f"{folder.name} is not a folder"))
@@ -132,16 +165,28 @@ def verify_release(
         hashes, files, more = _take(listing.files, staging)
         found += more
         at = signed_at or now
+        said = signed_at or _said(files.get(bundle.RELEASE)) or now
+        id_ = hashes.get(bundle.RELEASE, "")
         judged = bundle.examine(
             Content(hashes, lambda path: _bytes_of(files[path])),
-            lambda role: keys_for(trust, role, at),
+            lambda role: keys_for(trust, role, at, said=said, release=id_),
             release_id=release_id,
             requires=requires,
             policy=policy,
-            threshold=threshold,
+            threshold=threshold or threshold_of(trust, "release", environment),
             identity=lambda hint: identity_of(trust, hint),
+            certified=lambda chain: certified(trust, "release", chain, at, said=said, release=id_),
         )
         found += judged.findings
+        gone = is_withdrawn(trust, id_)
+        if gone is not None:
+            found.append(
+                Finding(
+                    "releases.withdrawn",
+                    bundle.RELEASE,
+                    f"it was withdrawn{': ' if gone.reason else ''}{gone.reason}",
+                )
+            )
         manifest: Manifest | None = None
         if judged.manifest is not None:
             try:
@@ -156,8 +201,7 @@ def verify_release(
         raise
     if found and staging is not None:
         shutil.rmtree(staging, ignore_errors=True)
-    names = tuple(sorted({identity_of(trust, hint) for hint in judged.signers}))
-    return Verified(manifest, judged.id, tuple(found), names)
+    return Verified(manifest, judged.id, tuple(found), judged.identities, signed_at is not None)
 
 
 def load_verified(
@@ -170,7 +214,8 @@ def load_verified(
     now: datetime,
     signed_at: datetime | None = None,
     policy: str | None = None,
-    threshold: int = 1,
+    threshold: int | None = None,
+    environment: str = "",
 ) -> Manifest:
     """Copy into the private folder `into` while hashing, judge the copy, return its manifest.
 
@@ -187,6 +232,7 @@ def load_verified(
         signed_at=signed_at,
         policy=policy,
         threshold=threshold,
+        environment=environment,
     )
     if not verified.holds or verified.manifest is None:
         raise refusal(verified.findings, folder.name)
@@ -222,6 +268,14 @@ def refusal(findings: Iterable[Finding], name: str) -> Unverified:
     return Unverified(head.code, head.message, why=head.why, fix=head.fix, more=tuple(rest))
 
 
+def _said(path: Path | None) -> datetime | None:
+    """When release.json says that it was made; nothing when it cannot be read."""
+    try:
+        return read_manifest(_bytes_of(path)).created if path is not None else None
+    except (OSError, ValueError):
+        return None
+
+
 def _digest_of(manifest: Manifest) -> str:
     return "sha256:" + hashlib.sha256(canonical_bytes(manifest)).hexdigest()
 
@@ -254,6 +308,7 @@ def _take(
     hashes: dict[str, str] = {}
     where: dict[str, Path] = {}
     found: list[Finding] = []
+    work: list[tuple[str, Path, Path | None]] = []
     for name, path in files.items():
         to: Path | None = None
         if staging is not None:
@@ -262,17 +317,48 @@ def _take(
             to = staging / name
             for above in reversed(to.relative_to(staging).parents[:-1]):
                 (staging / above).mkdir(exist_ok=True, mode=0o700)
-        try:
-            hashes[name] = _hash(path, to)
-            where[name] = to or path
-        except OSError as error:
+        work.append((name, path, to))
+    for (name, path, to), digest in zip(work, _hashed(work), strict=True):
+        if isinstance(digest, OSError):
             found.append(
-                Finding("releases.tampered", name, f"{name} cannot be read: {error.strerror}")
+                Finding("releases.tampered", name, f"{name} cannot be read: {digest.strerror}")
             )
+        else:
+            hashes[name] = digest
+            where[name] = to or path
     for name in files.keys() - hashes.keys():
         if paths.trouble(name):
             found += bundle.wanted_paths([name])
     return hashes, where, found
+
+
+def _hashed(work: Sequence[tuple[str, Path, Path | None]]) -> list[str | OSError]:
+    """Digest of each file, or why there is none.
+
+    Much of it is done by threads: hashing lets go of the interpreter, and so does copying.
+    """
+
+    def one(item: tuple[str, Path, Path | None]) -> str | OSError:
+        try:
+            return _hash(item[1], item[2])
+        except OSError as error:
+            return error
+
+    cores = min(os.cpu_count() or 1, MOST_THREADS)
+    if cores < 2 or len(work) < 2 or _size_of(work) < WORTH_THREADS:
+        return [one(item) for item in work]
+    with ThreadPoolExecutor(cores, thread_name_prefix="falaj-hash") as pool:
+        return list(pool.map(one, work))
+
+
+def _size_of(work: Sequence[tuple[str, Path, Path | None]]) -> int:
+    total = 0
+    for _, path, _ in work:
+        try:
+            total += path.lstat().st_size
+        except OSError:
+            continue
+    return total
 
 
 def _open(path: Path) -> int:

@@ -28,6 +28,10 @@ READ_ONLY = (
     "falaj release push 1.0.0 oci://r.example/team/delay:stable --move-tag",
     "falaj release pull oci://127.0.0.1:5000/team/delay:1.0.0 pulled",
     "falaj release pull oci://r.example/delay@sha256:0f3... new --trust trust.json",
+    "falaj keys add auditor auditor.pem --role gate",
+    "falaj keys add ci ca.pem --role release --name spiffe://example.org/ci",
+    "falaj keys rewrap",
+    'falaj keys erase artifacts/2026-03 -m "kept for two years"',
     "falaj import mlflow models:/loan@champion --evaluation rows --label y",
     "falaj import mlflow loan/3 --evaluation rows --label y --where held=1 --json",
 )
@@ -40,6 +44,15 @@ BARE = (
     ("falaj access add omar --role operator --role viewer", 0),
     ("falaj access list", 0),
     ("falaj access list --json", 0),
+    ("falaj keys list", 0),
+    ("falaj keys list --json", 0),
+    ("falaj keys trust", 0),
+    ("falaj keys trust -o trust.json", 0),
+    ("falaj keys scopes", 0),
+    ("falaj keys scopes --json", 0),
+    ("falaj keys create layla --role release", 0),
+    ("falaj keys rotate root", 0),
+    ('falaj keys revoke layla --kind retired -m "left the team"', 0),
     ("falaj access token > token", 0),
     ("falaj access token owner --lifetime 1h > token", 0),
     ("falaj config show", 0),
@@ -81,6 +94,17 @@ PREPARED = (
     ("falaj audit log --limit 5 --json", 0),
     ("falaj gc --dry-run", 0),
     ("falaj gc --days 90", 0),
+    ("falaj keys create layla --role release", 0),
+    ("falaj release sign 1.0.0 --as layla", 0),
+    ("falaj --as layla release sign", 0),
+    ("falaj keys require release 2 -e production", 0),
+    ("falaj release show 1.0.0", 0),
+    ("falaj keys rotate release-signer", 0),
+    ("falaj release show 1.0.0", 0),
+    ('falaj keys revoke 1.1.0 --kind withdrawn -m "trained on wrong data"', 0),
+    ("falaj release show 1.1.0", Exit.UNVERIFIED),
+    ('falaj keys revoke gate-runner --except 1.0.0 -m "laptop stolen"', 0),
+    ("falaj release show 1.0.0", 0),
 )
 REFUSED = (('falaj --as layla reject CHG-0001 -m "read the evidence"', 0),)
 REFUSED_ALONE = (('falaj --as layla reject -m "read the evidence"', 0),)
@@ -185,7 +209,8 @@ def test_what_cannot_end_is_read(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
     Path(".falaj/releases/flight-delay/1.0.0").mkdir(parents=True)
     Path("release").mkdir()
-    Path("trust.json").touch()
+    for name in ("trust.json", "auditor.pem", "ca.pem"):
+        Path(name).touch()
     command, left = find(words(line))
     command.make_context(command.name, left)
 

@@ -255,7 +255,9 @@ def test_a_key_outside_its_time_is_refused_unless_the_signature_is_older(made, j
 
 def test_an_old_signature_holds_at_the_time_a_log_gives_it(made, judge, trust, now):
     late = now + timedelta(days=800)
-    renewed = msgspec.structs.replace(trust, expires=late + timedelta(days=1))
+    renewed = msgspec.structs.replace(
+        trust, expires=late + timedelta(days=1), next_update=late + timedelta(days=1)
+    )
     assert not judge(made.folder, trust=renewed, now=late).holds
     assert judge(made.folder, trust=renewed, now=late, signed_at=made.manifest.created).holds
 

@@ -21,6 +21,7 @@ from falaj.doors.api.routes import (
     data,
     gates,
     imports,
+    keys,
     models,
     monitoring,
     releases,
@@ -41,7 +42,7 @@ __all__ = ["VERSION", "create"]
 VERSION = "1"
 PAGES = (
     *(access, audit, changes, data, gates, imports, monitoring, releases, rollouts, runs, status),
-    *(models, scans, sweep, tests),
+    *(keys, models, scans, sweep, tests),
 )
 
 

@@ -126,7 +126,7 @@ class Stage:
                     continue
                 folder = (folders or {}).get(planned.release, self.root / planned.folder)
                 try:
-                    arms[arm] = self._loaded(name, planned, folder, trust, known)
+                    arms[arm] = self._loaded(name, plan.environment, planned, folder, trust, known)
                 except FalajError as error:
                     if arm == "stable" or not lenient:
                         raise
@@ -153,7 +153,12 @@ class Stage:
                 if arm is None:
                     continue
                 found = verify_release(
-                    self.root / arm.folder, trust, release_id=arm.release, now=now()
+                    self.root / arm.folder,
+                    trust,
+                    release_id=arm.release,
+                    now=now(),
+                    environment=prepared.plan.environment,
+                    running=True,
                 )
                 if not found.holds:
                     words = found.findings[0].message if found.findings else "no manifest"
@@ -161,13 +166,26 @@ class Stage:
         return ""
 
     def _loaded(
-        self, name: str, planned: ArmPlan, folder: Path, trust: Trust, known: dict[str, Loaded]
+        self,
+        name: str,
+        environment: str,
+        planned: ArmPlan,
+        folder: Path,
+        trust: Trust,
+        known: dict[str, Loaded],
     ) -> Loaded:
         if planned.release not in known:
             self.number += 1
             into = self.staged / f"{self.ids.boot}-{self.number}"
             try:
-                manifest = load_verified(folder, trust, into, release_id=planned.release, now=now())
+                manifest = load_verified(
+                    folder,
+                    trust,
+                    into,
+                    release_id=planned.release,
+                    now=now(),
+                    environment=environment,
+                )
                 if manifest.model != name:
                     raise Unverified(
                         "serving.plan-model",

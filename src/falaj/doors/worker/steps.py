@@ -14,14 +14,13 @@ from functools import partial
 from pathlib import Path
 
 from falaj.facts.data import PROTECTED
-from falaj.links.files.blobs import FileBlobs
 from falaj.links.files.project import read_project
 from falaj.links.frames.codecs import codecs
 from falaj.links.stepcache.cache import FileStepCache
 from falaj.pipelines.attempt import Around
 from falaj.pipelines.serve import Supplies, serve
 from falaj.ports.datasets import Dataset
-from falaj.readers import evidence_readers, table_readers
+from falaj.readers import artifacts, evidence_readers, table_readers
 
 __all__ = ["OwnMemo", "main", "supplies"]
 
@@ -52,7 +51,7 @@ def supplies(root: Path, *, apart: bool = False) -> Supplies:
         return handles(project, root=root, memo=cache, clock=now, tables=tables)
 
     return Supplies(
-        blobs=FileBlobs(root / ".falaj" / "blobs"),
+        blobs=artifacts(project, root / ".falaj")[0],
         memo=cache,
         codecs=codecs(),
         datasets=datasets,

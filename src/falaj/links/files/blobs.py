@@ -1,10 +1,12 @@
 """Blobs in a folder: `ab/cdef...` under the first two hex digits. Verified whenever they are read.
 
-With a Sealing the files are encrypted; digests are of the bytes before that, so nothing else changes.
+With a Sealing the files are encrypted and named so that the names tell nothing; digests are of the bytes
+before that, so nothing else changes. What was put before is read where it lies, and sealed by `seal_rest`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from falaj.base import digests, files
+from falaj.base.fenc import MAGIC
 from falaj.ports.blobs import BlobMissing
 from falaj.ports.sealing import Sealing
 
@@ -34,7 +37,7 @@ class FileBlobs:
         digest = digests.of_bytes(data)
         if not self.has(digest):
             if self._sealing is None:
-                files.write_atomic(self._name(digest), data, mode=0o444)
+                files.write_atomic(self._plain(digest), data, mode=0o444)
             else:
                 self._seal(io.BytesIO(data), digest)
         return digest
@@ -60,18 +63,34 @@ class FileBlobs:
         self._write(to, self._read(digest), digest)
 
     def _read(self, digest: str) -> Iterator[bytes]:
+        path = self._where(digest)
         try:
-            source = self._path(digest).open("rb")
+            source = open(path, "rb")  # noqa: PTH123, SIM115 plain text as above; closed below
         except FileNotFoundError:
             raise BlobMissing(digest) from None
         with source:
-            if self._sealing is None:
+            if self._sealing is None or path == self._plain(digest):
                 yield from _chunks(source)
                 return
             try:
                 yield from self._sealing.opened(source, digest)
             except ValueError as error:
                 raise BlobMissing(f"{digest}: {error}") from None
+
+    def seal_rest(self) -> int:
+        """Seal what was put before there was a key; how many."""
+        if self._sealing is None:
+            return 0
+        sealed = 0
+        for path in self._files():
+            digest = f"sha256:{path.parent.name}{path.name}"
+            if self._is_sealed(path):
+                continue
+            with path.open("rb") as source:
+                self._seal(source, digest)
+            path.unlink()
+            sealed += 1
+        return sealed
 
     def _seal(self, source: BinaryIO, digest: str) -> None:
         assert self._sealing is not None  # noqa: S101 asked with one only
@@ -83,7 +102,7 @@ class FileBlobs:
 
     def has(self, digest: str) -> bool:
         """True when the bytes are here and unaltered; verified again whenever the file changed."""
-        path = self._name(digest)
+        path = self._where(digest)
         try:
             status = os.stat(path)  # noqa: PTH116 asked for every artifact of a cached run
             stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
@@ -111,20 +130,52 @@ class FileBlobs:
             raise BlobMissing(digest) from None
 
     def kept(self) -> Iterator[tuple[str, int, float]]:
+        for path in self._files():
+            status = path.stat()
+            digest = f"sha256:{path.parent.name}{path.name}"
+            if self._sealing is not None and self._is_sealed(path):
+                # One whose key was erased keeps its name: nothing needs it, so it is swept.
+                with path.open("rb") as source, contextlib.suppress(ValueError):
+                    digest = self._sealing.object(source)
+            yield digest, status.st_size, status.st_mtime
+
+    def remove(self, digest: str) -> None:
+        for path in {self._name(digest), self._plain(digest)}:
+            Path(path).unlink(missing_ok=True)
+        self._seen.pop(digest, None)
+
+    def _files(self) -> Iterator[Path]:
         for folder in sorted(self.folder.glob("[0-9a-f][0-9a-f]")):
             for path in sorted(folder.iterdir()):
                 if not path.name.startswith("."):
-                    status = path.stat()
-                    yield f"sha256:{folder.name}{path.name}", status.st_size, status.st_mtime
+                    yield path
 
-    def remove(self, digest: str) -> None:
-        self._path(digest).unlink(missing_ok=True)
-        self._seen.pop(digest, None)
+    @staticmethod
+    def _is_sealed(path: Path) -> bool:
+        with path.open("rb") as source:
+            return source.read(len(MAGIC)) == MAGIC
 
     def _path(self, digest: str) -> Path:
         return Path(self._name(digest))
 
+    def _where(self, digest: str) -> str:
+        """Where it lies: sealed, or in the clear from a time before."""
+        name = self._name(digest)
+        if self._sealing is None or os.path.exists(name):  # noqa: PTH110 plain text as below
+            return name
+        plain = self._plain(digest)
+        return plain if os.path.exists(plain) else name  # noqa: PTH110 plain text as below
+
     def _name(self, digest: str) -> str:
+        """The path of what is written now."""
+        if self._sealing is None:
+            return self._plain(digest)
+        if not digests.is_digest(digest):
+            raise BlobMissing(f"{digest!r} is not a digest")
+        hexed = self._sealing.name(digest)
+        return f"{self._home}{hexed[:2]}{os.sep}{hexed[2:]}"
+
+    def _plain(self, digest: str) -> str:
         """The path as plain text: taking paths apart costs as much as asking for the file."""
         if not digests.is_digest(digest):
             raise BlobMissing(f"{digest!r} is not a digest")

@@ -18,6 +18,7 @@ from falaj.facts.wire import Fact, canonical_bytes, decode, encode
 from falaj.links.sql import tables
 from falaj.links.sql.connect import connect
 from falaj.links.sql.runs import SqlRuns
+from falaj.links.sql.scopes import SqlScopes
 from falaj.links.sql.tables import FAMILIES, Family
 from falaj.ports.store import Kept, Lease
 
@@ -161,6 +162,10 @@ class SqlStore:
     def runs(self) -> SqlRuns:
         """Points and search tables of the same database."""
         return SqlRuns(self._engine)
+
+    def scopes(self) -> SqlScopes:
+        """Wrapped keys of what is sealed at rest, in the same database."""
+        return SqlScopes(self._engine)
 
     @contextmanager
     def begin(self) -> Iterator[SqlUnit]:

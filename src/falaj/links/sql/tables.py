@@ -45,6 +45,7 @@ __all__ = [
     "point_chunk",
     "run_last",
     "run_param",
+    "scope_key",
     "sequence",
 ]
 
@@ -194,6 +195,18 @@ run_param = Table(
     Column("text", String, nullable=False),
     Index("run_param_number", "name", "number"),
     Index("run_param_text", "name", "text"),
+)
+scope_key = Table(
+    "scope_key",
+    METADATA,
+    Column("scope", String, primary_key=True),
+    Column("version", Integer, primary_key=True, autoincrement=False),
+    Column("residency", String, nullable=False),
+    Column("kek", String, nullable=False),
+    Column("wrapped", String, nullable=False),
+    Column("binding", String, nullable=False),
+    Column("created", String, nullable=False),
+    Column("erased", String, nullable=False),
 )
 sequence = Table(
     "sequence",

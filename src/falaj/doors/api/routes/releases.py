@@ -12,7 +12,7 @@ from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.releases import Manifest, Release, ReleaseDiff
 
-__all__ = ["ROUTES", "CreateRelease", "PushRelease"]
+__all__ = ["ROUTES", "CreateRelease", "PushRelease", "SignRelease"]
 
 
 class CreateRelease(msgspec.Struct, forbid_unknown_fields=True):
@@ -39,6 +39,17 @@ class PushedRelease(msgspec.Struct):
     there: int
 
 
+class SignRelease(msgspec.Struct, forbid_unknown_fields=True):
+    """release: by version or id."""
+
+    release: str
+
+
+class SignedView(msgspec.Struct):
+    release: Release
+    key: str
+
+
 class ReleaseView(msgspec.Struct):
     release: Release
     manifest: Manifest
@@ -51,6 +62,15 @@ def create_release(works: Works, permit: Permit, data: CreateRelease) -> Release
     from falaj.journeys import promote
 
     return promote.release(works.ground, permit, data.run, data.version)
+
+
+@post("/release-signatures", needs=Action.SIGN_RELEASE, on=ResourceKind.PROJECT, status=201)
+def sign_release(works: Works, permit: Permit, data: SignRelease) -> SignedView:
+    """Add the signature of whoever asks, with the own key."""
+    from falaj.journeys import keys, promote
+
+    found = promote.release_named(works.ground, data.release)
+    return SignedView(found, keys.sign_again(works.ground, permit, found))
 
 
 @get("/releases", needs=Action.READ, on=ResourceKind.PROJECT)
@@ -99,6 +119,7 @@ def push_release(works: Works, permit: Permit, release: str, data: PushRelease) 
 
 ROUTES: Final = (
     create_release,
+    sign_release,
     list_releases,
     show_release,
     show_card,

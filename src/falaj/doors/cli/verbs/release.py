@@ -15,7 +15,7 @@ __all__ = ["command"]
 
 @click.group("release")
 def command() -> None:
-    """Create, list, show and compare signed releases; push and pull them."""
+    """Create, sign, list, show and compare releases; push and pull them."""
 
 
 @command.command
@@ -39,6 +39,34 @@ def create(ctx: click.Context, run: str, version: str, machine: bool) -> None:
     click.echo(f"release {release['model']} {release['version']}  {release['id']}")
     click.echo(f"folder {release['folder']}, signed")
     click.echo("next: falaj change open")
+    return None
+
+
+@command.command
+@click.argument("release", required=False, default="")
+@click.option("--as", "identity", metavar="NAME", help="Whose key signs; your own when not said.")
+@terminal.json_option
+@click.pass_context
+def sign(ctx: click.Context, release: str, identity: str | None, machine: bool) -> None:
+    """Add a further signature to a release, with a key of its own.
+
+    The newest release when none is named. The first signature is in signature.json, each further
+    one lies below signatures/.
+
+    \b
+    Examples:
+      falaj release sign 1.0.0 --as layla
+      falaj --as layla release sign
+    """
+    if identity:
+        ctx.obj["as"] = identity
+    client = connect(ctx)
+    name = release or newest(client.get("/releases"))
+    done = client.post("/release-signatures", {"release": name})
+    if machine:
+        return terminal.as_json("signed", done)
+    signed = done["release"]
+    click.echo(f"{signed['model']} {signed['version']} signed with key {done['key'][:16]}")
     return None
 
 
