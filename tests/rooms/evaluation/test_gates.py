@@ -26,6 +26,7 @@ from falaj.facts.project import (
     QualityTable,
     RobustnessTable,
 )
+from falaj.stats import paired
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 QUALITY = QualityTable(metric="roc_auc", at_least=0.75, margin_to_champion=0.02)
@@ -136,6 +137,33 @@ def test_a_model_worse_by_the_margin_passes_rarely():
         found = check_against_champion(y, mine, live, 0.5, table, reuse=0)
         passed += found.verdict is Verdict.PASS
     assert passed / trials <= 0.05 + 2.33 * (0.05 * 0.95 / trials) ** 0.5
+
+
+def equal_models(rng, n):
+    """Labels, and two scores of one AUC that are wrong on other rows: the candidate is as good."""
+    y = (rng.random(n) < 0.4).astype(np.int8)
+    shared, own = rng.normal(size=(2, n))
+    live = shared + 1.5 * y
+    return y, live, 0.6 * shared + 0.8 * own + 1.5 * y
+
+
+def test_a_model_as_good_passes_at_the_stated_power():
+    """With the rows that an undecided gate asks for: 80 %, and Monte Carlo error."""
+    table = QualityTable(at_least=0.5, margin_to_champion=0.03)
+    # The spread of the difference from many rows; the rows that decide, if the truth is "equal".
+    y, live, mine = equal_models(np.random.default_rng(1), 60_000)
+    wide = paired.auc_difference_verdict(y, live, mine, margin=0.03)
+    se = (wide.high - wide.low) / (2 * paired.Z_TAIL)
+    enough = paired.n_needed(60_000, se, 0.03)
+    assert 300 < enough < 5_000, "else this says nothing"
+    verdicts = []
+    for seed in range(200):
+        y, live, mine = equal_models(np.random.default_rng(seed), enough)
+        found = check_against_champion(y, mine, live, 0.5, table, reuse=0)
+        verdicts.append(found.verdict)
+    share = verdicts.count(Verdict.PASS) / len(verdicts)
+    assert abs(share - 0.8) <= 2.58 * (0.8 * 0.2 / 200) ** 0.5 + 0.01, share
+    assert verdicts.count(Verdict.FAIL) == 0, "as good is never called worse"
 
 
 @settings(max_examples=20, deadline=None)
