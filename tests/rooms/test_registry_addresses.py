@@ -78,7 +78,7 @@ def test_this_machine(host, here):
 TABLES = (
     RemoteTable(address="oci://r.example", region="ae"),
     RemoteTable(address="oci://r.example/team", region="sa"),
-    RemoteTable(address="s3://bucket/", region="om"),
+    RemoteTable(address="s3://bucket/", region="om", endpoint="https://s3.example.org"),
 )
 LISTED = {
     "oci://r.example/other/x": "ae",
