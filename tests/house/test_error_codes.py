@@ -22,7 +22,7 @@ ROOMS = {
     "evaluation", "imports", "keys", "learning", "monitoring", "pipelines", "releases", "remote", "rollouts", "runs", "scans", "serving", "stats",
     "store", "target", "testing", "tracking",
 }  # fmt: skip
-FILES = {"json", "toml", "md", "parquet", "db", "cedar", "py", "txt", "csv", "yaml", "jsonl"}
+FILES = {"json", "pkl", "toml", "md", "parquet", "db", "cedar", "py", "txt", "csv", "yaml", "jsonl"}
 
 
 def classes():

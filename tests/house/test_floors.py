@@ -113,7 +113,7 @@ def test_help_is_cheap(bare):
 
 HEAVY = {  # package -> where it may be imported at all
     "scipy": (),
-    "pandas": ("links/feast/child.py",),
+    "pandas": ("links/feast/child.py", "links/bubblewrap/child.py"),
     "polars": (
         "data/",
         "links/database/",
@@ -141,8 +141,13 @@ HEAVY = {  # package -> where it may be imported at all
     "pandera": (),
     "pointblank": (),
     "great_expectations": (),
-    "skl2onnx": ("links/frames/", "links/skops/", "pipelines/"),
-    "skops": ("links/skops/",),
+    "skl2onnx": ("links/frames/", "links/skops/", "links/bubblewrap/child.py", "pipelines/"),
+    "skops": ("links/skops/", "links/bubblewrap/child.py"),
+    "joblib": ("links/bubblewrap/child.py",),
+    "picklescan": ("links/bubblewrap/child.py",),
+    "xgboost": ("links/bubblewrap/child.py",),
+    "lightgbm": ("links/bubblewrap/child.py",),
+    "torch": (),
     "cyclonedx": ("links/cyclonedx/",),
     "bandit": (),
     "detect_secrets": (),

@@ -14,8 +14,12 @@ TESTS = ROOT / "tests"
 CATCH_ALL = {
     "serving/runtimes/onnx.py": "the engine's own classes cannot be imported by name",
     "serving/loading.py": "engines raise classes of their own",
+    "journeys/convert.py": "Polars has errors that no class of its own joins",
     "journeys/imports.py": "the engine's own classes cannot be imported by name",
     "evaluation/service.py": "a check or a model that breaks is a verdict: error",
+    "links/bubblewrap/child.py": "the converter's errors have no common class",
+    "evaluation/formats/decide.py": "what a parser cannot judge is quarantined, whatever it raises",
+    "evaluation/formats/foreign.py": "what the pickle rules cannot judge is refused",
     "doors/cli/main.py": "the top of a door",
     "doors/worker/mlflow.py": "the client library in a step is code of others",
     "doors/predict/routes.py": "the top of a door: a bug must not take the connection down",
@@ -210,3 +214,42 @@ def test_the_text_speaks_of_the_project_alone():
                 if path != Path(__file__):
                     assert not left.search(text), f"{at}: {left.search(text)}"
                     assert not places.search(text), f"{at}: {places.search(text)}"
+
+
+# --- unpickling ---
+
+LOADERS = ("pickle", "_pickle", "joblib", "dill", "cloudpickle", "shelve", "marshal", "pickletools")
+# Files of the rooms that judge pickles, and of the child that loads one, inside the sandbox alone.
+READ_PICKLES = ("evaluation/formats/pickles.py", "links/bubblewrap/child.py")
+
+
+def test_no_room_that_serves_or_releases_can_unpickle():
+    """One table bounds what is loaded; nothing beside it can load code."""
+    found = []
+    for at, tree in trees(SRC):
+        for node in ast.walk(tree):
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or "", *(f"{node.module}.{a.name}" for a in node.names)]
+            found += [
+                f"{at}:{node.lineno} imports {name}"
+                for name in names
+                if name.split(".")[0] in LOADERS and at not in READ_PICKLES
+            ]
+            if not isinstance(node, ast.Call):
+                continue
+            words = {k.arg: getattr(k.value, "value", None) for k in node.keywords}
+            if name_of(node.func) == "torch.load" and words.get("weights_only") is not True:
+                found.append(f"{at}:{node.lineno} torch.load without weights_only=True")
+            if (
+                name_of(node.func).endswith((".load", ".save"))
+                and words.get("allow_pickle") is True
+            ):
+                found.append(f"{at}:{node.lineno} allow_pickle=True")
+            if name_of(node.func) in ("import_module", "importlib.import_module", "__import__"):
+                named = node.args[0].value if isinstance(node.args[0], ast.Constant) else ""
+                if str(named).split(".")[0] in LOADERS:
+                    found.append(f"{at}:{node.lineno} imports {named}")
+    assert found == []

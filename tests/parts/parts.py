@@ -25,11 +25,14 @@ KNOWN = {
         "executed",
     ),
     "softhsm": (("pkcs11",), "apt-get install softhsm2; pip install 'falaj[pkcs11]'", "executed"),
+    "bubblewrap": ((), "apt-get install bubblewrap", "executed"),
+    "torch": ((), "its CPU build, installed into build/parts/formats", "executed"),
 }
 # Heavy systems: each has a lock requirements/parts/NAME.txt and lies in build/parts/NAME.
 APART = {
     "arrow": "executed",
     "feast": "executed",
+    "formats": "executed",
     "mlflow": "executed",
     "ray": "executed",
     "scan": "executed",

@@ -22,6 +22,7 @@ from falaj.evaluation.sets import EvaluationSet, Reference, Scorer
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
 from falaj.facts.data import ContractReport, Label, SuiteReport
+from falaj.facts.formats import RUNTIMES
 from falaj.facts.models import AliasMove, ModelVersion
 from falaj.facts.releases import Release
 from falaj.facts.runs import Code, Run
@@ -352,12 +353,14 @@ def checks_of_tests(
 
 
 def security_checks(ground: Ground, model: ModelVersion) -> list[CheckResult]:
+    """Each file by its content, against what the model's runtime loads."""
     with TemporaryDirectory(dir=ground.state) as scratch:
         files = {}
         for name, digest_ in model.files.items():
             files[name] = Path(scratch, name)
             ground.blobs.copy(digest_, files[name])
-        return [security.check_model_file(path, name) for name, path in files.items()]
+        loads = RUNTIMES.get(model.runtime, frozenset())
+        return list(security.check_model_files(files, allow=loads))
 
 
 def reuse(ground: Ground, evaluation: str) -> int:

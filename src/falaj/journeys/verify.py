@@ -10,9 +10,12 @@ from falaj.audit import pack
 from falaj.audit.verify import verify_pack
 from falaj.base import digests, time
 from falaj.base.errors import FalajError, NotFound
+from falaj.evaluation import security
 from falaj.facts.access import Permit
 from falaj.facts.changes import Approval, Change
-from falaj.facts.releases import Release, Trust
+from falaj.facts.checks import Verdict
+from falaj.facts.formats import RUNTIMES
+from falaj.facts.releases import Manifest, Release, Trust
 from falaj.facts.rollouts import LiveMove, Rollout, RolloutDecision
 from falaj.facts.trust import BadTrust, is_stale, open_trust
 from falaj.ports.ground import Ground
@@ -20,6 +23,7 @@ from falaj.releases import verify
 
 __all__ = ["Look", "export", "look", "trusted"]
 
+MODEL: Final = "model/"
 LOG_SIGNER: Final = "log-signer"
 EVERYTHING: Final = 1_000_000
 
@@ -100,10 +104,14 @@ def at_folder(folder: Path, root: Trust) -> Look:
     findings = tuple(plain(f) for f in found.findings)
     if findings or found.manifest is None:
         return Look((), findings)
+    strange = of_formats(folder, found.manifest)
+    if strange:
+        return Look((), strange)
     return Look(
         (
             f"{found.manifest.model} {found.manifest.version}, id {found.id}",
             f"{len(found.manifest.files)} files as listed and signed",
+            "formats of the model's files as its runtime loads them",
             f"signed by {', '.join(found.signers)}",
             *(
                 [f"the list of revocations ended {root.next_update}: ask for a newer trust root"]
@@ -112,6 +120,23 @@ def at_folder(folder: Path, root: Trust) -> Look:
             ),
         ),
         (),
+    )
+
+
+def of_formats(folder: Path, manifest: Manifest) -> tuple[dict[str, str], ...]:
+    """What lies in model/ and is no format that the release's runtime loads, with the reason."""
+    loads = RUNTIMES.get(manifest.runtime, frozenset())
+    found = security.check_model_files(
+        {name: folder / name for name in manifest.files if name.startswith(MODEL)}, allow=loads
+    )
+    return tuple(
+        {
+            "code": "releases.format",
+            "file": result.check.removeprefix("security.format."),
+            "message": result.reason,
+        }
+        for result in found
+        if result.verdict is not Verdict.PASS
     )
 
 

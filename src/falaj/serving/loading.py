@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from falaj.base.errors import Unverified
+from falaj.facts.formats import RUNTIMES
 from falaj.facts.models import Datatype, Tensor
 from falaj.facts.releases import Manifest
 from falaj.serving.schema import DTYPES, Reader, Rows, concatenate
@@ -143,10 +144,10 @@ def load(
     `make(folder, schema)` builds the runtime; without it the manifest's runtime decides.
     """
     if make is None:
-        if manifest.runtime != "onnx":
+        if manifest.runtime not in RUNTIMES:
             raise Unverified(
                 "serving.runtime",
-                f"release.json: runtime: got {manifest.runtime!r}, expected 'onnx'",
+                f"release.json: runtime: got {manifest.runtime!r}, expected {' or '.join(RUNTIMES)}",
                 fix="export the model to ONNX",
             )
         from falaj.serving.runtimes.onnx import OnnxModel

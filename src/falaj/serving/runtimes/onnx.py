@@ -32,6 +32,8 @@ class OnnxModel:
         options.intra_op_num_threads = 1
         options.inter_op_num_threads = 1
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # By content it would also take its own flatbuffers, which no gate has read.
+        options.add_session_config_entry("session.load_model_format", "ONNX")
         options.log_severity_level = 3
         onnxruntime.disable_telemetry_events()
         try:
