@@ -54,9 +54,10 @@ if TYPE_CHECKING:
     from falaj.journeys.watch import Watch
     from falaj.ports.mirrors import Converter, Mirror, Registry
     from falaj.ports.remotes import Remote
+    from falaj.ports.sandbox import Sandbox
     from falaj.ports.signer import PrivateKeys
 
-__all__ = ["DUTIES", "STATE", "Works", "find_root", "remote"]
+__all__ = ["DUTIES", "STATE", "Works", "find_root", "remote", "sandbox_of"]
 
 OnStep = Callable[[str, str, float], None]
 STATE: Final = ".falaj"
@@ -177,6 +178,13 @@ def private_keys(project: Project, root: Path) -> PrivateKeys | None:
 
     pin = read_pin(root / table.pin_file)
     return TokenKeys(table.module, table.token, pin, prefix=f"falaj/{project.project.name}/")
+
+
+def sandbox_of(*, seconds: float, memory_mb: int) -> Sandbox:
+    """Where pickles of others are converted. Needs no project."""
+    from falaj.links.bubblewrap.sandbox import Bubblewrap, Limits
+
+    return Bubblewrap(limits=Limits(seconds=seconds, memory_mb=memory_mb))
 
 
 def tracking(

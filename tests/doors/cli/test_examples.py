@@ -32,6 +32,8 @@ READ_ONLY = (
     "falaj keys add ci ca.pem --role release --name spiffe://example.org/ci",
     "falaj keys rewrap",
     'falaj keys erase artifacts/2026-03 -m "kept for two years"',
+    "falaj model convert model.pkl --out converted",
+    "falaj model convert model.joblib --out converted --sample rows.csv --to onnx",
     "falaj import mlflow models:/loan@champion --evaluation rows --label y",
     "falaj import mlflow loan/3 --evaluation rows --label y --where held=1 --json",
 )
@@ -209,7 +211,7 @@ def test_what_cannot_end_is_read(tmp_path, monkeypatch, line):
     monkeypatch.chdir(tmp_path)
     Path(".falaj/releases/flight-delay/1.0.0").mkdir(parents=True)
     Path("release").mkdir()
-    for name in ("trust.json", "auditor.pem", "ca.pem"):
+    for name in ("trust.json", "model.pkl", "model.joblib", "rows.csv", "auditor.pem", "ca.pem"):
         Path(name).touch()
     command, left = find(words(line))
     command.make_context(command.name, left)

@@ -30,7 +30,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "import": ("Build", "Bring a model of another registry under governance."),
     "gate": ("Build", "Tell whether a model would pass, and why not."),
     "waive": ("Build", "Let an inconclusive check through, with reason and expiry."),
-    "model": ("Build", "Look into models: what moves one, how two differ."),
+    "model": ("Build", "Look into models, and convert pickles of others."),
     "release": ("Release", "Create, sign, list, show and compare releases; push and pull them."),
     "change": ("Release", "Open, list and show changes; take up proposed ones."),
     "approve": ("Release", "Sign an approval over a release and its evidence."),

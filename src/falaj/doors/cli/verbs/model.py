@@ -17,7 +17,7 @@ PAGE = click.Path(dir_okay=False, path_type=Path)
 
 @click.group("model")
 def command() -> None:
-    """Look into models: what moves one, how two differ."""
+    """Look into models, and convert pickles of others."""
 
 
 @command.command
@@ -129,6 +129,75 @@ def compare(ctx: click.Context, run: str, other: str, page: Path | None, machine
         ("", "", "candidate", "champion", "difference", "95 % bounds"),
     )
     click.echo(f"{found['candidate']} against {found['champion']}, {found['rows']:,} rows")
+    return None
+
+
+@command.command
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="A folder that is made for it."
+)
+@click.option(
+    "--sample",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Rows to compare on: CSV, Parquet, npy; 1,000 drawn ones when not said.",
+)
+@click.option(
+    "--to",
+    type=click.Choice(["onnx", "skops", "xgboost-ubj", "lightgbm"]),
+    help="The new format; the natural one of the model's library when not said.",
+)
+@click.option(
+    "--tolerance",
+    type=click.FloatRange(0, 1),
+    default=1e-4,
+    show_default=True,
+    help="How far answers may lie apart, relative above 1.",
+)
+@click.option(
+    "--timeout", type=click.IntRange(1, 86400), default=300, show_default=True, help="Seconds."
+)
+@click.option(
+    "--memory", type=click.IntRange(256), default=4096, show_default=True, help="Megabytes."
+)
+@terminal.json_option
+def convert(
+    file: Path,
+    out: Path,
+    sample: Path | None,
+    to: str | None,
+    tolerance: float,
+    timeout: int,
+    memory: int,
+    machine: bool,
+) -> None:
+    """Convert a pickle or joblib file in a sandbox.
+
+    It is held against a list of names, then read in a sandbox without network, where nothing of
+    this machine can be written. Only the new file goes on, when it answers as the old one did.
+
+    \b
+    Examples:
+      falaj model convert model.pkl --out converted
+      falaj model convert model.joblib --out converted --sample rows.csv --to onnx
+    """
+    from falaj.app import sandbox_of
+    from falaj.doors.cli.progress import telling
+    from falaj.journeys.convert import Asked
+    from falaj.journeys.convert import convert as converted
+
+    asked = Asked(file=file, out=out, sample=sample, tolerance=tolerance, to=to or "")
+    with telling() as tell:
+        found = converted(asked, sandbox_of(seconds=timeout, memory_mb=memory), tell=tell)
+    if machine:
+        return terminal.as_json("model-conversion", found._asdict())
+    rows = f"{found.rows:,} drawn rows" if found.drawn else f"{found.rows:,} rows"
+    click.echo(f"{found.kind} is {found.format} now: {out / found.file}")
+    click.echo(f"  {terminal.mark('pass')}  answers at most {found.apart:.2g} apart on {rows}")
+    word = "skipped" if found.opinion.startswith("absent") else "pass"
+    click.echo(f"  {terminal.mark(word)}  second opinion {found.opinion}")
+    click.echo(f"  {terminal.short(found.old)} became {terminal.short(found.digest)}")
+    click.echo("do not keep the pickle where models are loaded from")
     return None
 
 
