@@ -191,10 +191,10 @@ TREE: Final = frozenset(
 
 def judge_lightgbm(data: bytes) -> Format:
     """Head, trees of the sizes that the head says, and what is known of the training behind them."""
-    head, _, _ = data.partition(b"\nTree=0\n")
-    if len(head) == len(data):
-        head, _, _ = data.partition(b"\nend of trees\n")
-    at = len(head) + 1
+    at = data.find(b"\nTree=0\n") + 1
+    if not at:  # a model without trees
+        at = data.find(b"\nend of trees\n") + 1
+    head = data[:at]
     lines = head.decode().rstrip("\n").split("\n")
     said: dict[str, str] = {}
     for line in lines[1:]:

@@ -92,7 +92,7 @@ FIELDS: Final[Mapping[str, Mapping[int, str]]] = {
         10: "D",
         11: "V",
         12: "s",
-        13: "!external data",
+        13: "!a tensor outside the file (external data)",
         14: "v",
         16: "Entry",
     },
