@@ -17,12 +17,13 @@ from small_project import TOML, write_project
 from falaj.app import Works
 from falaj.base import canonical, dsse
 from falaj.base import time as instants
-from falaj.base.errors import Conflict, FalajError, NotAllowed, Unverified
+from falaj.base.errors import Conflict, FalajError, GateInconclusive, NotAllowed, Unverified
 from falaj.doors.cli.client import Embedded
 from falaj.facts.monitoring import Alert, AlertState
-from falaj.facts.releases import Release
+from falaj.facts.releases import Release, RevocationKind
 from falaj.facts.scans import AdvisoryDatabase, Scan
 from falaj.links.keyring.keys import KeyRing
+from falaj.releases import verify
 
 GATED = (
     TOML.replace('"security"]', '"security", "dependencies"]')
@@ -173,6 +174,51 @@ def test_a_trust_root_that_does_not_hold_is_refused(hands, text):
     refused(Unverified, "scans.bad-trust", hands.bring, FLAW, trust=text)
 
 
+def test_a_key_that_was_revoked_is_refused(hands):
+    hands.ring.create("vulndb", ("vulndb",))
+    made = bundle(hands.outside, hands.ring, FLAW, at=instants.now())
+    hands.ring.revoke("vulndb", RevocationKind.COMPROMISED, reason="it was copied")
+    refused(Unverified, "scans.bundle-signature", hands.take, made)
+
+
+def test_a_trust_root_from_before_a_revocation_is_refused(hands):
+    hands.bring(OTHER, days=2)
+    before = hands.ring.trust_text()
+    hands.ring.create("vulndb-2", ("vulndb",))
+    hands.ring.revoke("vulndb", RevocationKind.COMPROMISED, reason="it was copied")
+    made = bundle(hands.outside, hands.ring, FLAW, at=instants.now(), signer="vulndb-2")
+    assert (
+        "not trusted"
+        in refused(Unverified, "scans.bundle-signature", hands.take, made, before).problems[0].why
+    )
+    hands.ring.create("vulndb-2", ("vulndb",))
+    ring = hands.ring.signer("vulndb-2")
+    from falaj.links.osv.records import build
+
+    build(hands.outside / "all.zip", made, ecosystem="PyPI", signer=ring, now=instants.now())
+    hands.take(made)  # the trust root of now is seen
+    old = bundle(hands.outside, hands.ring, FLAW, MORE, at=instants.now())
+    error = refused(Unverified, "scans.bad-trust", hands.take, old, before)
+    assert "was seen before" in error.problems[0].why
+
+
+def test_a_key_that_the_workspace_admits_needs_no_other_trust_root(hands):
+    hands.ring.create("vulndb", ("vulndb",))
+    made = bundle(hands.outside, hands.ring, FLAW, at=instants.now())
+    pem = hands.ring.signer("vulndb").public.decode()
+    refused(Unverified, "scans.bundle-signature", hands.take, made, "")
+    hands.works.ground.keys.admit("security-office", ("vulndb",), pem)
+    assert hands.take(made, "")["database"]["signer"] == "security-office"
+
+
+def test_a_trust_root_that_asks_for_two_signers_is_refused(hands):
+    hands.ring.create("second", ("vulndb",))
+    hands.ring.create("vulndb", ("vulndb",))
+    hands.ring.require("vulndb", 2)
+    error = refused(Unverified, "scans.bad-trust", hands.bring, FLAW)
+    assert "asks for 2 signers" in error.problems[0].why
+
+
 def test_who_may_only_read_may_not_bring_advisories(hands):
     hands.owner.post("/identities", {"name": "zayed", "roles": ["viewer"]})
     hands.owner.post("/identities", {"name": "omar", "roles": ["operator"]})
@@ -221,6 +267,42 @@ def test_the_gate_fails_and_the_release_carries_the_scan(hands):
     assert scanner["db"]["version"] == hands.owner.get("/advisories")["database"]["id"]
     assert {one["id"] for one in scanner["result"]} == {"GHSA-1", "GHSA-2"}
     assert hands.owner.get(f"/releases/{made['version']}")["findings"] == []
+
+
+def test_an_ignored_flaw_is_let_through_by_the_risk_role_alone(hands):
+    entry = '[[gates.dependencies.ignore]]\nid = "CVE-1"\nreason = "no XML"\nuntil = "2999-01-01"\n'
+    toml = GATED.replace('licences_denied = ["AGPL-*"]\n', entry)
+    (hands.root / "falaj.toml").write_text(toml)
+    hands.works.close()
+    hands.works = Works.open(hands.root)
+    hands.owner = Embedded(hands.works)
+    hands.store = hands.works.ground.store
+    hands.owner.post("/identities", {"name": "noor", "roles": ["risk"]})
+    hands.bring(FLAW, days=1)
+    report = hands.gate()
+    name = "dependencies.flask.GHSA-1"
+    (found,) = [r for r in report["results"] if r["check"] == name]
+    assert found["verdict"] == "inconclusive"
+    made = hands.release("1.0.0")
+    error = refused(GateInconclusive, "changes.gate-inconclusive", opened, hands, made["version"])
+    assert "dependencies" in str(error)
+    body = {"check": name, "reason": "we never parse XML", "life": "30d"}
+    refused(NotAllowed, "access.denied", hands.owner.post, f"/gates/{report['id']}/waivers", body)
+    Embedded(hands.works, "noor").post(f"/gates/{report['id']}/waivers", body)
+    made = hands.release("1.1.0")
+    assert opened(hands, "1.1.0")["state"] == "awaiting-approval"
+    verified = verify.verify_release(
+        hands.root / made["folder"],
+        hands.works.ground.keys.trust(),
+        release_id=made["id"],
+        requires=("quality", "security", "dependencies"),
+        now=instants.now(),
+    )
+    assert verified.findings == ()
+
+
+def opened(hands, version):
+    return hands.owner.post("/environments/production/changes", {"release": version, "reason": "r"})
 
 
 def test_a_lock_that_was_changed_after_the_gate_is_refused(hands):
