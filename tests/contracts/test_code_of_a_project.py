@@ -8,7 +8,7 @@ import pytest
 
 from falaj.base import digests
 from falaj.links.files.blobs import FileBlobs
-from falaj.links.git.code import code_tree, read_code
+from falaj.links.git.code import changed_files, code_tree, read_code
 
 
 @pytest.fixture
@@ -64,3 +64,44 @@ def test_with_and_without_git(project, tmp_path):
         subprocess.run(["git", *who, *words], cwd=project, check=True)
     inside = read_code(project, blobs)
     assert inside.commit and not inside.dirty and inside.tree == outside.tree
+
+
+def committed(root, words):
+    say = ["git", "-c", "user.name=a", "-c", "user.email=a@example.org", "-C", str(root)]
+    for line in (["add", "-A"], ["commit", "-q", "-m", words]):
+        subprocess.run([*say, *line], check=True, capture_output=True)
+    head = subprocess.run([*say, "rev-parse", "HEAD"], check=True, capture_output=True, text=True)
+    return head.stdout.strip()
+
+
+def test_what_differs_between_two_commits(project):
+    """Below the project's folder alone, whatever else the repository holds."""
+    top = project.parent
+    subprocess.run(["git", "init", "-q", str(top)], check=True)
+    first = committed(top, "first")
+    (project / "pipeline.py").write_text("other")
+    (project / "src" / "steps.py").unlink()
+    (project / "a name\nof two lines.py").write_text("new")
+    (top / "outside.py").write_text("new")
+    second = committed(top, "second")
+    assert set(changed_files(project, first, second)) == {
+        ("M", "pipeline.py"), ("D", "src/steps.py"), ("A", "a name\nof two lines.py"),
+    }  # fmt: skip
+    assert changed_files(project, first, first) == ()
+
+
+WRONG = {
+    "not a commit": "f" * 40,
+    "an option": "--output=stolen",
+    "a name of a branch": "HEAD",
+    "nothing": "",
+}
+
+
+@pytest.mark.parametrize("name", WRONG.values(), ids=WRONG)
+def test_what_is_no_commit_here_is_not_asked_for(project, name):
+    subprocess.run(["git", "init", "-q", str(project)], check=True)
+    first = committed(project, "first")
+    assert changed_files(project, first, name) is None
+    assert changed_files(project, name, first) is None
+    assert not (project / "stolen").exists()

@@ -48,7 +48,8 @@ class AdvisoryStatement(Fact, frozen=True, kw_only=True):
 class AdvisoryDatabase(Fact, frozen=True, kw_only=True):
     """A database that was taken in. Never one that is older than one before it.
 
-    id: digest of its file. signer: identity whose key signed the bundle, key: its hint.
+    id: digest of its file. signer: identity whose key signed the bundle, key: its hint. trust:
+    version of the trust root that said so, roots: hints of its root keys.
     """
 
     id: str
@@ -62,6 +63,8 @@ class AdvisoryDatabase(Fact, frozen=True, kw_only=True):
     key: str
     person: str
     at: Instant
+    trust: int = 0
+    roots: tuple[str, ...] = ()
 
 
 class Vulnerability(Fact, frozen=True, kw_only=True):

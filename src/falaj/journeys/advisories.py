@@ -20,7 +20,15 @@ from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.releases import Release, Trust
 from falaj.facts.rollouts import LiveMove
 from falaj.facts.scans import AdvisoryDatabase, AdvisoryStatement, Scan, Vulnerability
-from falaj.facts.trust import BadTrust, identity_of, keys_for, open_trust
+from falaj.facts.trust import (
+    BadTrust,
+    identity_of,
+    is_stale,
+    keys_for,
+    open_trust,
+    roots_of,
+    threshold_of,
+)
 from falaj.facts.wire import digest
 from falaj.ports.advisories import Advisories
 from falaj.ports.ground import Ground
@@ -93,6 +101,8 @@ def take_in(ground: Ground, permit: Permit, bundle: bytes, trust: str) -> TakenI
         key=hint,
         person=permit.person,
         at=now,
+        trust=root.version,
+        roots=tuple(sorted(roots_of(root))),
     )
     known = False
     with ground.store.begin() as unit:
@@ -126,17 +136,33 @@ def take_in(ground: Ground, permit: Permit, bundle: bytes, trust: str) -> TakenI
 
 
 def trusted(ground: Ground, text: str) -> Trust:
+    """The trust root that a person brought along, never older than one seen before."""
     if not text:
-        return ground.keys.trust()
-    try:
-        return open_trust(text.encode(), now=ground.now())
-    except (BadTrust, ValueError) as error:
-        raise Unverified(
-            "scans.bad-trust",
-            "the trust root of the bundle is refused",
-            why=str(error),
-            fix="ask who signs the bundles for a new trust root, by a way of its own",
-        ) from None
+        found = ground.keys.trust()
+    else:
+        try:
+            found = open_trust(text.encode(), now=ground.now())
+        except (BadTrust, ValueError) as error:
+            raise bad_trust(str(error)) from None
+        roots = set(roots_of(found))
+        seen = [d.trust for d in ground.store.find(AdvisoryDatabase) if roots & set(d.roots)]
+        if found.version < max(seen, default=0):
+            why = f"it is version {found.version}, version {max(seen)} was seen before"
+            raise bad_trust(why)
+    if is_stale(found, ground.now()):
+        raise bad_trust("its list of revocations is too old: a key of it may have been revoked")
+    if threshold_of(found, ROLE) > 1:
+        raise bad_trust(f"it asks for {threshold_of(found, ROLE)} signers, a bundle carries one")
+    return found
+
+
+def bad_trust(why: str) -> Unverified:
+    return Unverified(
+        "scans.bad-trust",
+        "the trust root of the bundle is refused",
+        why=why,
+        fix="ask who signs the bundles for a new trust root, by a way of its own",
+    )
 
 
 def refuse_wrong_times(ground: Ground, stated: AdvisoryStatement) -> None:

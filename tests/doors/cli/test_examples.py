@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from advisory_records import archive, events, record
 from commands import examples, find, leaves, words
 from msgspec.structs import replace
 from small_project import TOML, write_project
@@ -77,6 +78,8 @@ PREPARED = (
     ("falaj release card 1.0.0 --html card.html", 0),
     ("falaj release list", 0),
     ("falaj release list --json", 0),
+    ("falaj release diff 1.0.0", 0),
+    ("falaj release diff 1.0.0 1.1.0 --html diff.html", 0),
     ("falaj release show 1.0.0", 0),
     ("falaj release show 1.0.0 --json", 0),
     ("falaj change open", 0),
@@ -187,13 +190,23 @@ PROFILED = (
     ("falaj data contract diff old.odcs.yaml new.odcs.yaml", Exit.GATE_FAIL),
     ("falaj data contract diff old.odcs.yaml new.odcs.yaml --json", Exit.GATE_FAIL),
 )
+SCANNED = (
+    ("falaj scan database show", 0),
+    ("falaj scan database build all.zip --keys vulndb-keys", 0),
+    ("falaj scan database import advisories.zip --trust advisories.trust.json", 0),
+    ("falaj scan database build all.zip -o pypi.zip", 0),
+    ("falaj scan database import pypi.zip --json", 0),
+    ("falaj scan database show --json", 0),
+    ("falaj scan --only dependencies --sarif scan.sarif", Exit.GATE_FAIL),
+    ("falaj scan --only dependencies --json", Exit.GATE_FAIL),
+)
 TESTED = (
     ("falaj test", 0),
     ("falaj test tests -k model --full", 0),
     ("falaj test --show --write tests.xml", 0),
 )
 STORIES = (
-    PROFILED, TESTED,
+    PROFILED, TESTED, SCANNED,
     RUNS, WAIVING, EMPTY, EMPTY_AGAIN, BARE, PREPARED, REFUSED, REFUSED_ALONE, ANSWERING, DIRECT,
 )  # fmt: skip
 
@@ -332,6 +345,14 @@ def test_with_tests_of_its_own(here, workspace):
     (workspace / "tests" / "test_model.py").write_text("def test_a(trained_model): pass\n")
     tell(here, workspace, TESTED)
     assert 'tests="1"' in (workspace / "tests.xml").read_text()
+
+
+def test_with_advisories(here, workspace):
+    flaw = record("GHSA-1", "numpy", events(("introduced", "0")))
+    archive(workspace / "all.zip", flaw)
+    (workspace / "requirements.lock").write_text("numpy==1.0\n")
+    tell(here, workspace, SCANNED)
+    assert json.loads((workspace / "scan.sarif").read_text())["version"] == "2.1.0"
 
 
 def test_with_datasets(here, tmp_path):

@@ -51,6 +51,8 @@ READING = {  # the schema's name -> what is typed in a project with everything
     "model-explanation": ("model", "explain"),
     "model-comparison": ("model", "compare"),
     "releases": ("release", "list"),
+    "release-diff": ("release", "diff", "1.0.0"),
+    "advisories": ("scan", "database", "show"),
     "release-view": ("release", "show", "1.0.0"),
     "changes": ("change", "list"),
     "change-view": ("change", "show", "CHG-0001"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from posixpath import normpath
 from typing import Any, Final, cast
 
 import msgspec
@@ -31,8 +32,7 @@ class Bandit:
 
     def scan(self, root: Path, files: Sequence[str]) -> Scanned:
         said = ask(self._python, "bandit", ["--version"], root=root, name=self.name)
-        words = said.out.decode(errors="replace").split()
-        version = words[words.index("bandit") + 1] if "bandit" in words[:-1] else ""
+        version = said.out.decode(errors="replace").partition("\n")[0].split()[-1:]
         findings: list[CodeFinding] = []
         unread: list[str] = []
         silenced = 0
@@ -43,7 +43,7 @@ class Bandit:
             totals = answer["metrics"].get("_totals", {})
             silenced += int(totals.get("nosec", 0)) + int(totals.get("skipped_tests", 0))
         return Scanned(
-            version=version,
+            version=version[0] if version else "",
             findings=tuple(sorted(findings, key=lambda f: (f.file, f.line, f.rule))),
             unread=tuple(unread),
             silenced=silenced,
@@ -78,4 +78,4 @@ def _finding(one: dict[str, Any]) -> CodeFinding:
 
 
 def _path(name: object) -> str:
-    return str(name).removeprefix("./")
+    return normpath(str(name))

@@ -41,6 +41,8 @@ class DetectSecrets:
         return Scanned(
             version=version,
             findings=tuple(sorted(findings, key=lambda f: (f.file, f.line, f.rule))),
+            # It leaves out in silence what is no UTF-8.
+            unread=tuple(f"{name}: it is no UTF-8" for name in files if not is_text(root / name)),
             silenced=sum(len(PRAGMA.findall((root / name).read_bytes())) for name in files),
         )
 
@@ -57,6 +59,14 @@ class DetectSecrets:
         if not {"results", "version"} <= answer.keys():
             raise failed(self.name, "its answer has another form")
         return cast("dict[str, Any]", answer)
+
+
+def is_text(path: Path) -> bool:
+    try:
+        path.read_text(encoding="utf-8")
+    except (UnicodeDecodeError, OSError):
+        return False
+    return True
 
 
 def _finding(name: str, one: dict[str, Any]) -> CodeFinding:

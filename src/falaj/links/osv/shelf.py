@@ -103,6 +103,7 @@ class OsvShelf:
             raise NotFound(
                 "scans.no-database",
                 f"the advisories {digests.short(digest)} are not on this machine",
+                why="the record of their import is here, their file is not",
                 fix="falaj scan database import BUNDLE",
             )
         if digests.of_file(path) != digest:
