@@ -11,7 +11,7 @@ from falaj.base.errors import Conflict, FalajError
 from falaj.facts.access import Permit
 from falaj.facts.runs import Run, RunStatus
 from falaj.facts.wire import Fact, decode
-from falaj.ports.blobs import SweptBlobs
+from falaj.ports.blobs import BlobMissing, SweptBlobs
 from falaj.ports.cache import SweptCache
 from falaj.ports.ground import Ground
 
@@ -130,7 +130,7 @@ def follow(ground: Ground, needed: set[str], known: dict[str, tuple[int, float]]
             continue
         try:
             more = digests_in(ground.blobs.get(digest)) - needed
-        except KeyError:
+        except BlobMissing:
             continue  # altered bytes are refused, and are nobody's to follow
         needed |= more
         todo += [found for found in more if found in known]

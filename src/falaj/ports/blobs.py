@@ -6,11 +6,21 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from falaj.base.errors import NotFound
+
 __all__ = ["BlobMissing", "Blobs", "SealedBlobs", "SizedBlobs", "SweptBlobs"]
 
 
-class BlobMissing(KeyError):
-    """No bytes are kept under this digest, or they were altered and are refused."""
+class BlobMissing(NotFound):
+    """No bytes are kept under this digest, they were altered and are refused, or their key was erased."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(
+            "store.blob-gone",
+            message,
+            why="it was removed or altered, or the key that sealed it was erased",
+            fix="make it anew: `falaj run`; or put the workspace's blobs back from a copy",
+        )
 
 
 class Blobs(Protocol):

@@ -52,7 +52,6 @@ class ScopeKeys:
         self._store, self._kms, self._now = store, kms, now
         self._residency = ",".join(sorted({country.lower() for country in residency}))
         self._held: dict[tuple[str, int], Held] = {}
-        self._newest: dict[str, tuple[int, float]] = {}
         self._lock = threading.Lock()
         if kms.country.lower() not in self._residency.split(","):
             raise NotAllowed(
@@ -65,20 +64,15 @@ class ScopeKeys:
 
     def current(self, scope: str) -> tuple[int, bytes]:
         """The version that seals now and its key, made on first use and after an erasure."""
-        with self._lock:
-            found = self._newest.get(scope)
-            if found is not None and found[1] > monotonic():
-                held = self._held.get((scope, found[0]))
-                if held is not None:
-                    return found[0], held.key
+        # The table is asked each time: under a key that somebody has erased nothing is sealed.
         for _ in range(8):
             versions = self._store.of(scope)
             if versions and versions[-1].erased is None:
-                last = versions[-1]
-                key = self._opened(last)
+                version = versions[-1].version
                 with self._lock:
-                    self._newest[scope] = last.version, monotonic() + MEMORY.total_seconds()
-                return last.version, key
+                    held = self._held.get((scope, version))
+                fresh = held is not None and held.until > monotonic()
+                return version, held.key if held and fresh else self._opened(versions[-1])
             self._store.add(self._made(scope, versions[-1].version + 1 if versions else 1))
         raise NotAllowed("keys.unwrap", f"no key can be made for {scope!r}")
 
@@ -98,8 +92,6 @@ class ScopeKeys:
         versions = self._store.of(scope)
         version = versions[-1].version + 1 if versions else 1
         self._store.add(self._made(scope, version))
-        with self._lock:
-            self._newest.pop(scope, None)
         return version
 
     def rewrap(self) -> tuple[str, int]:
@@ -125,7 +117,6 @@ class ScopeKeys:
         """Erase all versions, for ever. Returns what was erased."""
         gone = self._store.erase(scope, self._now())
         with self._lock:
-            self._newest.pop(scope, None)
             for name in [name for name in self._held if name[0] == scope]:
                 del self._held[name]
         return tuple(gone)
