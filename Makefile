@@ -9,7 +9,7 @@ comma := ,
 COMPILE := $(BIN)/uv pip compile -q --generate-hashes --no-emit-index-url --no-emit-find-links \
 	--no-header --universal --python-version 3.11 $(if $(UPGRADE),--upgrade)
 
-.PHONY: help demo env env-demo test check lint bench docs lock clean
+.PHONY: help demo env env-demo test check lint bench verifier docs lock clean
 
 help: ## What can be made here.
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -38,6 +38,9 @@ check: lint test ## What has to be green before a change lands.
 
 bench: env ## One benchmark: make bench NAME=startup [QUICK=1].
 	@$(BIN)/python -m bench $(NAME) $(if $(QUICK),--quick)
+
+verifier: env ## What an auditor runs, as one file: build/falaj-verify.pyz.
+	@$(BIN)/python -m falaj.doors.verifier.build build/falaj-verify.pyz
 
 docs: env ## The documentation, as HTML below build/docs.
 	$(BIN)/sphinx-build -q -W -b html docs build/docs

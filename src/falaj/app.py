@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from falaj.access.service import WORKER, Access
-from falaj.base import ids, time
+from falaj.base import ids, note, time
 from falaj.base.errors import Conflict, FalajError
 from falaj.base.files import write_atomic
 from falaj.facts.access import Action, Resource, ResourceKind
@@ -44,25 +44,29 @@ from falaj.ports.tester import Tester
 from falaj.readers import artifacts, evidence_readers, table_readers
 
 if TYPE_CHECKING:
+    from falaj.audit.service import Log
     from falaj.facts.access import Permit
-    from falaj.facts.project import Project, RemoteTable
+    from falaj.facts.project import Project, RemoteTable, WitnessTable
     from falaj.facts.runs import Run
     from falaj.journeys.advisories import Rescan
     from falaj.journeys.imports import Asked
-    from falaj.journeys.mirror import Mirroring
     from falaj.journeys.retrain import Due
     from falaj.journeys.watch import Watch
+    from falaj.links.s3.client import Bucket
     from falaj.ports.mirrors import Converter, Mirror, Registry
     from falaj.ports.remotes import Remote
     from falaj.ports.sandbox import Sandbox
     from falaj.ports.signer import PrivateKeys
+    from falaj.ports.witness import Witness
 
 __all__ = ["DUTIES", "STATE", "Works", "find_root", "remote", "sandbox_of"]
 
 OnStep = Callable[[str, str, float], None]
 STATE: Final = ".falaj"
 FILE: Final = "falaj.toml"
-DUTIES: Final = frozenset({"rollouts", "monitors", "learning", "advisories", "mirror"})
+DUTIES: Final = frozenset(
+    {"rollouts", "monitors", "learning", "advisories", "mirror", "witnesses"}
+)
 WATCH_EVERY_S: Final = 2.0
 LEASE_S: Final = 5.0  # what is written is fenced by revisions; the lease only saves double work
 
@@ -205,11 +209,75 @@ def tracking(
     return MlflowMirror(shown, experiment), MlflowRegistry(asked), SkopsConverter()
 
 
-class Beside:
-    """Turns of the mirror in a thread of their own, one at a time, with pauses while it fails."""
+def witnesses(project: Project, root: Path) -> tuple[Witness, ...]:
+    """Who is shown the checkpoints of the log. Nothing is connected yet."""
+    return tuple(witness(table, root) for table in project.audit.witnesses)
 
-    def __init__(self, mirroring: Mirroring, ending: threading.Event) -> None:
-        self._mirroring, self._ending = mirroring, ending
+
+def witness(table: WitnessTable, root: Path) -> Witness:
+    if table.kind == "file":
+        from falaj.links.files.witness import FileWitness
+
+        return FileWitness(table.name, root / table.place)
+    if table.kind == "git":
+        from falaj.links.git.witness import GitWitness
+
+        return GitWitness(table.name, root / table.place, branch=table.branch, remote=table.remote)
+    if table.kind == "s3":
+        from falaj.links.s3.witness import S3Witness
+
+        return S3Witness(table.name, lambda: bucket(table, root), table.prefix)
+    from falaj.links.tlog.witness import HttpWitness
+
+    try:
+        key = note.read_key(table.key)
+        if key.kind != note.COSIGNATURE:
+            raise note.BadNote("it is the key of a log, not of a witness")
+    except note.BadNote as error:
+        raise FalajError(
+            "audit.bad-key",
+            f"audit.witnesses: the key of {table.name!r}: {error}",
+            why="a cosignature counts only when it is verified with the key of its witness",
+            fix="ask its operator for the line NAME+ID+KEY again",
+        ) from None
+    token = root / table.token_file if table.token_file else None
+    return HttpWitness(table.name, table.place, key, token_file=token)
+
+
+def bucket(table: WitnessTable, root: Path) -> Bucket:
+    from falaj.links.s3.client import Bucket, Credentials
+    from falaj.ports.witness import Refused
+
+    try:
+        lines = (root / table.credentials_file).read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError):
+        lines = []
+    if len(lines) != 2:
+        raise Refused(
+            "audit.witness-token",
+            f"witness {table.name!r}: {table.credentials_file} holds no credentials",
+            why="expected are two lines, key and secret",
+            fix="write them there, readable by this user only",
+        )
+    return Bucket(table.place, table.bucket, Credentials(*lines), region=table.s3_region)
+
+
+class Rounds(Protocol):
+    """What is done beside everything else, because somebody else's server may be slow."""
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until the next turn makes sense."""
+
+    def turn(self, stop: Callable[[], bool]) -> list[str]:
+        """One turn; what happened, in words."""
+
+
+class Beside:
+    """Turns in a thread of their own, one at a time, with pauses while they fail."""
+
+    def __init__(self, name: str, rounds: Rounds, ending: threading.Event) -> None:
+        self._name, self._rounds, self._ending = name, rounds, ending
         self._thread: threading.Thread | None = None
         self._lines: list[str] = []
         self._error: Exception | None = None
@@ -219,7 +287,7 @@ class Beside:
         """Begin one when it is time; what the last ones said. Raises what one of them raised."""
         if (self._thread is None or not self._thread.is_alive()) and monotonic() >= self._next:
             self.join()
-            self._thread = threading.Thread(target=self._work, name="mirror", daemon=True)
+            self._thread = threading.Thread(target=self._work, name=self._name, daemon=True)
             self._thread.start()
         if wait:
             self.join()
@@ -236,10 +304,10 @@ class Beside:
 
     def _work(self) -> None:
         try:
-            self._lines += self._mirroring.turn(self._ending.is_set)
+            self._lines += self._rounds.turn(self._ending.is_set)
         except FalajError as error:
             self._error = error
-        self._next = monotonic() + self._mirroring.wait_s
+        self._next = monotonic() + self._rounds.wait_s
 
 
 class Works:
@@ -251,6 +319,8 @@ class Works:
         self.ground, self.access, self._store, self._ending = ground, access, store, ending
         self.name = f"worker-{ids.new()}"
         self._mirror: Beside | None = None
+        self._witnesses: Beside | None = None
+        self._log: Log | None = None
         self._watch: Watch | None = None
         self._watched = 0.0
         self._rescan: Rescan | None = None
@@ -304,6 +374,8 @@ class Works:
             changed_files=lambda one, other: changed_files(root, one, other),
             remote=remote,
             scopes=scopes,
+            log=store.log(),
+            witnesses=witnesses(project, root),
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()
@@ -315,6 +387,9 @@ class Works:
         if self._mirror is not None:
             self._mirror.join()
             self._store.release(Lease("mirror", self.name, 0, 0))
+        if self._witnesses is not None:
+            self._witnesses.join()
+            self._store.release(Lease("witnesses", self.name, 0, 0))
         if self._watch is not None:
             names = [f"environment/{name}" for name in self.ground.project.environments]
             for name in ("monitors", "learning", *names):
@@ -347,10 +422,21 @@ class Works:
         if "advisories" in duties and monotonic() - self._rescanned >= WATCH_EVERY_S:
             done += self._look_again()
             self._rescanned = monotonic()
-        self.ground.store.integrate()
+        self.log.turn()
         if "mirror" in duties and self.ground.mirror is not None:
             done += self._mirrored(wait=wait)
+        if "witnesses" in duties and self.ground.witnesses:
+            done += self._witnessed(wait=wait)
         return done
+
+    @property
+    def log(self) -> Log:
+        """The audit log: whatever must not happen unseen asks it first, and again afterwards."""
+        if self._log is None:
+            from falaj.audit.service import Log
+
+            self._log = Log.of(self.ground)
+        return self._log
 
     @contextmanager
     def holding(self, lease: str, seconds: float = LEASE_S) -> Iterator[None]:
@@ -386,8 +472,16 @@ class Works:
         from falaj.journeys.mirror import Mirroring
 
         if self._mirror is None:
-            self._mirror = Beside(Mirroring(self.ground, self.name), self._ending)
+            self._mirror = Beside("mirror", Mirroring(self.ground, self.name), self._ending)
         return self._mirror.turn(wait=wait)
+
+    def _witnessed(self, *, wait: bool) -> list[str]:
+        from falaj.journeys.witness import Witnessing
+
+        if self._witnesses is None:
+            rounds = Witnessing(self.ground, self.name)
+            self._witnesses = Beside("witnesses", rounds, self._ending)
+        return self._witnesses.turn(wait=wait)
 
     def bring(self, permit: Permit, asked: Asked) -> Run:
         """A model of another registry, under the same governance as one of our own."""

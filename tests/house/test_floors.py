@@ -91,6 +91,14 @@ def test_an_auditor_needs_facts_and_base_alone(module):
     assert inside(found, "sqlalchemy", "litestar", "httpx", "numpy", "polars", "asyncio") == []
 
 
+def test_the_verifier_that_is_handed_out_needs_base_alone():
+    found = modules_of("import falaj.doors.verifier.main")
+    ours = {m for m in found if m.startswith("falaj.")}
+    rooms = {m for m in ours if not m.startswith(("falaj.base", "falaj.audit", "falaj.doors"))}
+    assert rooms == set()
+    assert inside(found, "msgspec", "cryptography", "click", "asyncio") == []
+
+
 def test_the_data_plane_lives_alone(bare):
     found = modules_of(folder("doors/predict"))
     others = [f"falaj.{room}" for room in ROOMS if room not in ("serving", "releases")]

@@ -70,7 +70,9 @@ class Access:
                 f"principal {name!r} exists already",
                 fix="`falaj access list` shows who there is",
             )
-        hint = self._keys.create(name, ("approval",) if Role.WORKER not in roles else ())
+        hint = self._keys.create(
+            name, () if {Role.WORKER, Role.LOG} & set(roles) else ("approval",)
+        )
         principal = Principal(
             name=name, person=person or ids.new(), roles=roles, key=hint, created=self._now()
         )

@@ -8,9 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from falaj.audit import rules
 from falaj.audit.container import write_container
-from falaj.audit.verify import FORMAT, KIND, MANIFEST, SEAL
+from falaj.audit.verify import CHECKPOINT, FORMAT, KIND, MANIFEST, SEAL
 from falaj.base import canonical, digests, dsse, files, merkle, paths, time
 from falaj.base.errors import Unverified
 from falaj.facts.changes import Approval, Change
@@ -42,18 +41,18 @@ def write_pack(
     root: tuple[int, bytes],
     trust: str,
     signer: dsse.Signs,
-    note: str = "",
+    note: bytes = b"",
 ) -> Written:
     """Write everything that is known about these releases.
 
     The same inputs give the same bytes, but for the signature of the manifest.
     events: canonical bodies of the whole log, in log order. root: size and root that the store
     recorded; Unverified when the bodies do not lead to it. trust: text of trust.json, put in for
-    information only: a verifier is given the trust root separately. signer: of role `log`. note: a
-    signed checkpoint's text, if there is one.
+    information only: a verifier is given the trust root separately. signer: of role `log`. note: the
+    signed checkpoint of that size, with its cosignatures; it is left out when the log has none.
     """
-    edge, _ = rules.grow(rules.EMPTY, (merkle.leaf(body) for body in events))
-    if (edge.size, rules.root_of(edge)) != root:
+    edge, _ = merkle.grow(merkle.START, (merkle.leaf(body) for body in events))
+    if (edge.size, merkle.root_of(edge)) != root:
         raise Unverified(
             "audit.log-differs",
             f"the log's {edge.size} events do not lead to the recorded root of {root[0]} events",
@@ -62,7 +61,7 @@ def write_pack(
         )
     if any(b"\n" in body for body in events):
         raise ValueError("an event's body must be canonical JSON, which has no line break")
-    log = {"size": edge.size, "root": rules.root_of(edge).hex()}
+    log = {"size": edge.size, "root": merkle.root_of(edge).hex()}
     releases = {_id_of(folder): folder for folder in release_folders}
     members: dict[str, bytes | Path] = {
         "README.txt": README.encode(),
@@ -75,7 +74,7 @@ def write_pack(
         "information/trust.json": trust.encode(),
     }
     if note:
-        members["log/checkpoint.txt"] = note.encode()
+        members[CHECKPOINT] = note
     for approval in approvals:
         members[f"approvals/{approval.id}.dsse.json"] = approval.envelope.encode()
     for id_, folder in releases.items():
@@ -124,6 +123,7 @@ What it holds
   changes.json, approvals.json, decisions.json, live.json
                          changes, approvals, decisions of rollouts, and what answered since when
   log/events.jsonl       every event of the audit log in its order; log/root.json its Merkle root
+  log/checkpoint         that root as the log and its witnesses signed it (c2sp.org/tlog-checkpoint)
   manifest.json          the digest of every other file; manifest.dsse.json signs it
   information/trust.json public keys, for information only
 

@@ -1,4 +1,4 @@
-"""Check an evidence pack without a server or a network. Runs with facts and base alone.
+"""Check an evidence pack without a server or a network. Runs with base alone.
 
 The trust root is given separately and never taken from the pack. Every finding is reported, with
 the file concerned; a pack holds only when there is none.
@@ -11,25 +11,21 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
-import msgspec
-
-from falaj.audit import rules
 from falaj.audit.container import BadContainer, Member, bytes_of, digest_of, read_members
-from falaj.base import bundle, canonical, digests, dsse, merkle, paths, time
+from falaj.audit.offline import Signers, open_checkpoint
+from falaj.audit.told import APPROVAL, Approved, Changed, Decided, Moved
+from falaj.base import bundle, canonical, digests, dsse, merkle, note, paths, records, time
 from falaj.base.bundle import Content, Finding
-from falaj.facts.attestations import APPROVAL
-from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision
-from falaj.facts.releases import Trust
-from falaj.facts.rollouts import LiveMove, RolloutDecision
-from falaj.facts.trust import (
+from falaj.base.trust import (
     BadTrust,
+    Root,
     certified,
     identity_of,
     keys_for,
-    open_trust,
+    note_keys,
+    open_root,
     threshold_of,
 )
-from falaj.facts.wire import plain
 
 __all__ = ["PackReport", "Summary", "verify_pack"]
 
@@ -37,7 +33,9 @@ FORMAT: Final = "falaj-evidence-pack/1"
 KIND: Final = "application/vnd.falaj.evidence-pack+json"
 MANIFEST: Final = "manifest.json"
 SEAL: Final = "manifest.dsse.json"
+CHECKPOINT: Final = "log/checkpoint"
 MOST_LOG: Final = 1 << 30
+LIVE: Final = frozenset({"implementing", "implemented"})
 MOVE: Final = frozenset({"model", "stable", "canary", "weight_bp", "seq", "cause"})
 F = TypeVar("F")
 
@@ -55,6 +53,8 @@ class Summary(NamedTuple):
     moves: int = 0
     log_size: int = 0
     log_root: str = ""
+    checkpoint: bool = False  # a signed one is there, and holds
+    witnesses: tuple[str, ...] = ()  # whose cosignature under the checkpoint holds
 
 
 class PackReport(NamedTuple):
@@ -68,6 +68,21 @@ class PackReport(NamedTuple):
     def holds(self) -> bool:
         return self.trusted and not self.findings
 
+    def facts(self) -> tuple[str, ...]:
+        """What the checks have looked at, for people."""
+        told = self.summary
+        names = ", ".join(digests.short(release) for release in told.releases)
+        seen = (
+            f", seen by {', '.join(told.witnesses)}" if told.witnesses else ", seen by no witness"
+        )
+        return (
+            f"{told.files} files as listed and sealed",
+            f"{len(told.releases)} releases: {names}",
+            f"{told.changes} changes, {told.approvals} approvals, signed by who gave them",
+            f"{told.log_size} events lead to root {told.log_root[:16]}"
+            + (f", as the signed checkpoint says{seen}" if told.checkpoint else ""),
+        )
+
 
 class Event(NamedTuple):
     """What the checks need of one leaf."""
@@ -80,7 +95,13 @@ class Event(NamedTuple):
 
 
 def verify_pack(
-    path: Path, trust: Trust | None, *, now: datetime, requires: tuple[str, ...] = ()
+    path: Path,
+    trust: Root | None,
+    *,
+    now: datetime,
+    requires: tuple[str, ...] = (),
+    witnesses: Sequence[note.Key] = (),
+    at_least: int = 0,
 ) -> PackReport:
     """Judge a pack; all findings.
 
@@ -88,7 +109,9 @@ def verify_pack(
     other file, each with its digest, and is sealed by a key of role `log`. 3. Each release holds by
     itself, at the time that the log gives it. 4. Each approval is signed over its release and
     evidence by the key of the one who approved, who is not an author. 5. The events lead to the
-    root. 6. What is told about (releases, changes, approvals, decisions, live moves) has its event.
+    root. 6. The checkpoint over that root is signed by the log, and cosigned by `at_least` of the
+    witnesses. 7. What is told about (releases, changes, approvals, decisions, live moves) has its
+    event.
     """
     try:
         file = path.open("rb")
@@ -96,7 +119,7 @@ def verify_pack(
         found = Finding("audit.unreadable", path.name, f"{path.name}: {error.strerror}")
         return PackReport((found,), Summary(), trust is not None)
     with file:
-        check = Check(file, trust, now, requires, path.name)
+        check = Check(file, trust, now, requires, path.name, witnesses, at_least)
         try:
             return check.run()
         except (OverflowError, RecursionError) as error:
@@ -111,10 +134,12 @@ class Check:
     def __init__(
         self,
         file: BinaryIO,
-        trust: Trust | None,
+        trust: Root | None,
         now: datetime,
         requires: tuple[str, ...],
         name: str,
+        witnesses: Sequence[note.Key] = (),
+        at_least: int = 0,
     ) -> None:
         self.file = file
         self.given = trust is not None
@@ -122,6 +147,7 @@ class Check:
         self.now = now
         self.requires = requires
         self.name = name
+        self.given_witnesses, self.at_least = tuple(witnesses), at_least
         self.found: list[Finding] = []
         self.members: dict[str, Member] = {}
         self.hashes: dict[str, str] = {}
@@ -138,14 +164,15 @@ class Check:
         if manifest is None:
             return self.report(Summary(signer=signer))
         events, edge = self._log(manifest)
+        witnesses = self._checkpoint(manifest["log"])
         mentions = _mentions(events)
         for short, id_ in manifest["releases"].items():
             self._release(short, id_, mentions)
         self._strays(manifest)
-        changes = self._facts("changes.json", Change)
-        approvals = self._facts("approvals.json", Approval)
-        decisions = self._facts("decisions.json", RolloutDecision)
-        moves = self._facts("live.json", LiveMove)
+        changes = self._facts("changes.json", Changed)
+        approvals = self._facts("approvals.json", Approved)
+        decisions = self._facts("decisions.json", Decided)
+        moves = self._facts("live.json", Moved)
         self._approvals(approvals, {change.id: change for change in changes}, events)
         self._enough(changes, approvals)
         for change in changes:
@@ -168,7 +195,9 @@ class Check:
                 decisions=len(decisions),
                 moves=len(moves),
                 log_size=edge.size,
-                log_root=rules.root_of(edge).hex(),
+                log_root=merkle.root_of(edge).hex(),
+                checkpoint=witnesses is not None,
+                witnesses=witnesses or (),
             )
         )
 
@@ -202,7 +231,7 @@ class Check:
             "whoever changed the pack could have changed too",
         )
         try:
-            self.trust = open_trust(self._bytes("information/trust.json") or b"", now=self.now)
+            self.trust = open_root(self._bytes("information/trust.json") or b"", now=self.now)
         except BadTrust as error:
             self.say("audit.trust-not-given", "information/trust.json", str(error))
 
@@ -277,13 +306,13 @@ class Check:
             return ""
         return identity_of(self.trust, opened.hint) if self.trust else ""
 
-    def _log(self, manifest: Mapping[str, Any]) -> tuple[list[Event], rules.Edge]:
+    def _log(self, manifest: Mapping[str, Any]) -> tuple[list[Event], merkle.Edge]:
         data = self._bytes("log/events.jsonl", MOST_LOG) or b""
         bodies = data.split(b"\n")
         if bodies.pop() != b"":
             self.say("audit.log-differs", "log/events.jsonl", "the last event is cut off")
-        edge, _ = rules.grow(rules.EMPTY, (merkle.leaf(body) for body in bodies))
-        reached = {"size": edge.size, "root": rules.root_of(edge).hex()}
+        edge, _ = merkle.grow(merkle.START, (merkle.leaf(body) for body in bodies))
+        reached = {"size": edge.size, "root": merkle.root_of(edge).hex()}
         if reached != manifest["log"]:
             self.say(
                 "audit.log-differs",
@@ -301,6 +330,44 @@ class Check:
             else:
                 events.append(event)
         return events, edge
+
+    def _checkpoint(self, log: Mapping[str, Any]) -> tuple[str, ...] | None:
+        """Who has seen the root that is sealed; None without a checkpoint that holds.
+
+        A pack of before there were checkpoints has none.
+        """
+        if CHECKPOINT not in self.members:
+            if self.at_least:
+                self.say("audit.checkpoint", CHECKPOINT, f"{CHECKPOINT} is missing")
+            return None
+        trusted = (
+            note_keys(self.trust, "log", self.now, note.ED25519) if self.trust is not None else ()
+        )
+        try:
+            seen = open_checkpoint(
+                self._bytes(CHECKPOINT) or b"", Signers(trusted, self.witnesses(), self.at_least)
+            )
+        except note.BadNote as error:
+            self.say("audit.checkpoint", CHECKPOINT, f"{CHECKPOINT}: {error}")
+            return None
+        told = {"size": seen.checkpoint.size, "root": seen.checkpoint.root.hex()}
+        if told != log:
+            self.say(
+                "audit.checkpoint",
+                CHECKPOINT,
+                f"{CHECKPOINT} tells root {told['root']} of {told['size']}, sealed is "
+                f"{log['root']} of {log['size']}",
+            )
+        return tuple(name for name, _ in seen.witnesses)
+
+    def witnesses(self) -> tuple[note.Key, ...]:
+        """Given beside the trust root, or in it."""
+        trusted = (
+            note_keys(self.trust, "witness", self.now, note.COSIGNATURE)
+            if self.trust is not None
+            else ()
+        )
+        return (*self.given_witnesses, *trusted)
 
     def _release(self, short: str, id_: str, mentions: Mapping[str, Event]) -> None:
         prefix = f"releases/{short}/"
@@ -345,13 +412,13 @@ class Check:
         data = self._bytes(name, 1 << 28) or b""
         try:
             listed = bundle.spelled(data.removesuffix(b"\n"))
-            return msgspec.convert(listed, list[kind], strict=False)  # type: ignore[valid-type]
-        except (canonical.NotCanonical, msgspec.ValidationError) as error:
+            return records.read(list[kind], listed)  # type: ignore[valid-type]
+        except (canonical.NotCanonical, records.Misread) as error:
             self.say("audit.malformed", name, f"{name}: {error}")
             return []
 
     def _approvals(
-        self, approvals: Sequence[Approval], changes: Mapping[str, Change], events: Sequence[Event]
+        self, approvals: Sequence[Approved], changes: Mapping[str, Changed], events: Sequence[Event]
     ) -> None:
         spoken = {str(e.data.get("approval")): e for e in events if "approval" in e.data}
         expected = {f"approvals/{approval.id}.dsse.json" for approval in approvals}
@@ -369,7 +436,7 @@ class Check:
                 event.subject != f"change/{approval.change}"
                 or event.data.get("release") != approval.release
                 or event.data.get("evidence") != approval.evidence
-                or event.data.get("decision", str(approval.decision)) != str(approval.decision)
+                or event.data.get("decision", approval.decision) != approval.decision
             ):
                 self.say(
                     "audit.approval",
@@ -377,7 +444,7 @@ class Check:
                     f"approval {approval.id}: event {event.idx} of the log tells another story",
                 )
 
-    def _decisions(self, decisions: Sequence[RolloutDecision], events: Sequence[Event]) -> None:
+    def _decisions(self, decisions: Sequence[Decided], events: Sequence[Event]) -> None:
         spoken = {
             str(e.data["decision"]): e
             for e in events
@@ -391,9 +458,9 @@ class Check:
                 continue
             told = {
                 "action": decision.action,
-                "outcome": str(decision.outcome),
+                "outcome": decision.outcome,
                 "step": decision.step,
-                "numbers": plain(decision.numbers),
+                "numbers": decision.numbers,
             }
             if event.subject != f"rollout/{decision.rollout}" or any(
                 event.data.get(key, value) != value for key, value in told.items()
@@ -404,11 +471,11 @@ class Check:
                     f"{words}: event {event.idx} of the log tells another story",
                 )
 
-    def _moves(self, moves: Sequence[LiveMove], events: Sequence[Event]) -> None:
+    def _moves(self, moves: Sequence[Moved], events: Sequence[Event]) -> None:
         """A live move is named by what it says, so it cannot say anything else than the log."""
         spoken = {_move(e.subject, e.data) for e in events if e.data.keys() >= MOVE}
         for move in moves:
-            if _move(f"environment/{move.environment}", plain(move)) not in spoken:
+            if _move(f"environment/{move.environment}", move._asdict()) not in spoken:
                 self.say(
                     "audit.no-event",
                     "live.json",
@@ -416,7 +483,7 @@ class Check:
                     "the log",
                 )
 
-    def _wrong(self, approval: Approval, file: str, change: Change | None) -> Iterator[str]:
+    def _wrong(self, approval: Approved, file: str, change: Changed | None) -> Iterator[str]:
         """Why a signed decision does not count, each reason."""
         data = self._bytes(file)
         if data is None:
@@ -439,7 +506,7 @@ class Check:
             "change": approval.change,
             "evidence": approval.evidence,
             "report": approval.report,
-            "decision": str(approval.decision),
+            "decision": approval.decision,
             "person": approval.person,
             "at": time.text(approval.at),
             "expires": time.text(approval.expires),
@@ -462,18 +529,17 @@ class Check:
         elif approval.person in change.authors:
             yield f"{approval.person} approved an own change"
 
-    def _enough(self, changes: Sequence[Change], approvals: Sequence[Approval]) -> None:
+    def _enough(self, changes: Sequence[Changed], approvals: Sequence[Approved]) -> None:
         """A normal change that went live had its approvals."""
         bad = {finding.file for finding in self.found if finding.code == "audit.approval"}
-        live = {ChangeState.IMPLEMENTING, ChangeState.IMPLEMENTED}
         for change in changes:
-            if change.kind is not ChangeKind.NORMAL or change.state not in live:
+            if change.kind != "normal" or change.state not in LIVE:
                 continue
             people = {
                 approval.person
                 for approval in approvals
                 if approval.change == change.id
-                and approval.decision is Decision.APPROVE
+                and approval.decision == "approve"
                 and not approval.void
                 and approval.release == change.release
                 and approval.evidence == change.evidence

@@ -43,7 +43,7 @@ class Signs(Protocol):
         """The public key, PEM (SubjectPublicKeyInfo)."""
 
     def sign(self, message: bytes) -> bytes:
-        """ECDSA P-256 with SHA-256 over `message`, DER."""
+        """ECDSA P-256 with SHA-256 over `message`, DER; 64 bytes when it is an Ed25519 key."""
 
 
 class BadEnvelope(ValueError):

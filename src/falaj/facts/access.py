@@ -18,6 +18,7 @@ class Role(enum.StrEnum):
     RISK = "risk"  # signs waivers
     VIEWER = "viewer"  # reads
     WORKER = "worker"  # reconciles
+    LOG = "log"  # another workspace's log: shows its checkpoints here, and sees nothing
 
 
 class Action(enum.StrEnum):
@@ -45,6 +46,7 @@ class Action(enum.StrEnum):
     IMPORT_ADVISORIES = "import-advisories"
     PUSH_RELEASE = "push-release"
     SIGN_RELEASE = "sign-release"
+    WITNESS_LOG = "witness-log"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
 from msgspec import Meta
 
@@ -17,6 +18,7 @@ from falaj.facts.rollouts import RolloutPlan, Strategy
 from falaj.facts.wire import Fact
 
 __all__ = [
+    "AuditTable",
     "BiasTable",
     "CalibrationTable",
     "CodeTable",
@@ -48,9 +50,12 @@ __all__ = [
     "RobustnessTable",
     "RolloutTable",
     "SlicesTable",
+    "WitnessTable",
+    "WitnessedTable",
 ]
 
 DAY: Final = 86400.0
+LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
 
 
 def _is(about: str, noun: str = "", **limits: Any) -> Meta:
@@ -911,6 +916,77 @@ class EncryptionTable(Fact, frozen=True, kw_only=True):
         return _seconds(self.key_backups)
 
 
+def _is_address(words: str) -> bool:
+    """TLS, or plain HTTP to this machine; nothing that a reader could take for something else."""
+    try:
+        parts = urlsplit(words)
+        named = bool(parts.hostname) and not (parts.username or parts.query or parts.fragment)
+    except ValueError:
+        return False
+    safe = parts.scheme == "https" or (parts.scheme == "http" and parts.hostname in LOOPBACK)
+    return named and safe and words.isprintable() and " " not in words
+
+
+class WitnessTable(Fact, frozen=True, kw_only=True):
+    """A place that holds the checkpoints of the audit log where its administrator cannot alter them."""
+
+    name: Annotated[Name, _is("What it is called here.", NAME_NOUN)]
+    kind: Annotated[
+        Literal["file", "git", "http", "s3"],
+        _is(
+            "A folder, a git repository, a witness that cosigns (c2sp.org/tlog-witness), a bucket."
+        ),
+    ]
+    place: Annotated[
+        Words,
+        _is("The folder or repository, relative to falaj.toml, or the address of the server."),
+    ]
+    key: Annotated[
+        str, _is("Of a witness that cosigns: its key, as its operator told it (NAME+ID+KEY).")
+    ] = ""
+    branch: Annotated[str, _is("Of a repository; nothing: falaj-checkpoints.")] = ""
+    remote: Annotated[str, _is("Of a repository: pushed there after each commit.")] = ""
+    bucket: Annotated[str, _is("Of a store: the bucket.")] = ""
+    prefix: Annotated[str, _is("Of a store: what the names of objects begin with.")] = ""
+    s3_region: Annotated[str, _is("Of a store: the region that requests are signed for.")] = (
+        "us-east-1"
+    )
+    token_file: Annotated[
+        str, _is("Of a witness that cosigns: a file with the bearer token, relative to falaj.toml.")
+    ] = ""
+    credentials_file: Annotated[
+        str,
+        _is("Of a store: a file of two lines, key and secret, relative to falaj.toml."),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        wanted = {"http": ("key",), "s3": ("bucket", "credentials_file")}.get(self.kind, ())
+        for name in wanted:
+            if not getattr(self, name):
+                raise ValueError(f"{name}: a witness of kind {self.kind} needs it")
+        if self.kind in ("http", "s3") and not _is_address(self.place):
+            raise ValueError("place: expected an address that begins with https://")
+        if self.branch.startswith("-") or self.remote.startswith("-"):
+            raise ValueError("remote: a name that begins with - would be an option of git")
+
+
+class WitnessedTable(Fact, frozen=True, kw_only=True):
+    """A log of others whose checkpoints are witnessed here."""
+
+    key: Annotated[Words, _is("Its key, as its operator told it (NAME+ID+KEY).")]
+
+
+class AuditTable(Fact, frozen=True, kw_only=True):
+    witnesses: tuple[WitnessTable, ...] = ()
+    logs: tuple[WitnessedTable, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = [witness.name for witness in self.witnesses]
+        for index, name in enumerate(names):
+            if name in names[:index]:
+                raise ValueError(f"witnesses.{index}.name: {name!r} stands twice")
+
+
 class Policy(Fact, frozen=True, kw_only=True):
     """Rules on their own, as `falaj gate --what-if FILE` reads them.
 
@@ -933,6 +1009,7 @@ class Project(Fact, frozen=True, kw_only=True):
     links: LinksTable = LinksTable()
     keys: KeysTable = KeysTable()
     encryption: EncryptionTable = EncryptionTable()
+    audit: AuditTable = AuditTable()
 
     @property
     def seals(self) -> bool:

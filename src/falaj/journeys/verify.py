@@ -7,8 +7,9 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
 
 from falaj.audit import pack
+from falaj.audit.service import Log
 from falaj.audit.verify import verify_pack
-from falaj.base import digests, time
+from falaj.base import time
 from falaj.base.errors import FalajError, NotFound
 from falaj.evaluation import security
 from falaj.facts.access import Permit
@@ -51,7 +52,9 @@ def export(ground: Ground, permit: Permit, model: str) -> bytes:
                 {"releases": [known.id for known in releases]},
             )
         )
-    ground.store.integrate(limit=EVERYTHING)
+    log = Log.of(ground)
+    signed = log.cover()
+    assert signed is not None  # noqa: S101 the event of this export stands there
     ground.keys.create(LOG_SIGNER, ("log",))
     with TemporaryDirectory(dir=ground.state) as scratch:
         path = Path(scratch) / "evidence.zip"
@@ -68,10 +71,11 @@ def export(ground: Ground, permit: Permit, model: str) -> bytes:
                 for d in ground.store.find(RolloutDecision, rollout=r.id, limit=EVERYTHING)
             ],
             moves=ground.store.find(LiveMove, model=model, limit=EVERYTHING),
-            events=[body for _, body in ground.store.leaves()],
-            root=ground.store.root(),
+            events=[leaf.body for leaf in log.log.leaves(0, signed.size)],
+            root=(signed.size, signed.root),
             trust=ground.keys.trust_text(),
             signer=ground.keys.signer(LOG_SIGNER),
+            note=log.cosigned(signed),
         )
         return path.read_bytes()
 
@@ -142,14 +146,7 @@ def of_formats(folder: Path, manifest: Manifest) -> tuple[dict[str, str], ...]:
 
 def at_pack(path: Path, root: Trust) -> Look:
     found = verify_pack(path, root, now=time.now())
-    told = found.summary
-    facts = (
-        f"{told.files} files as listed and sealed",
-        f"{len(told.releases)} releases: " + ", ".join(digests.short(r) for r in told.releases),
-        f"{told.changes} changes, {told.approvals} approvals, signed by who gave them",
-        f"{told.log_size} events lead to root {told.log_root[:16]}",
-    )
-    return Look(facts if found.holds else (), tuple(plain(f) for f in found.findings))
+    return Look(found.facts() if found.holds else (), tuple(plain(f) for f in found.findings))
 
 
 def plain(finding: Any) -> dict[str, str]:

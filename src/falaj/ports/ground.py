@@ -23,6 +23,7 @@ from falaj.ports.codecs import Codec
 from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import Executor
 from falaj.ports.kms import Scopes
+from falaj.ports.log import LogStore
 from falaj.ports.mirrors import Converter, Mirror, Registry
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
@@ -34,6 +35,7 @@ from falaj.ports.store import Store
 from falaj.ports.tables import TableReader
 from falaj.ports.target import Target
 from falaj.ports.tester import Tester
+from falaj.ports.witness import Witness
 
 __all__ = ["Ground"]
 
@@ -61,6 +63,7 @@ class Ground:
     remote: one address in a place that keeps releases, which falaj.toml lists.
     scopes: keys of what is sealed at rest, where the project seals.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
+    log: the tree over the events. witnesses: who is shown its checkpoints.
     """
 
     root: Path
@@ -97,6 +100,8 @@ class Ground:
     changed_files: Callable[[str, str], Sequence[tuple[str, str]] | None] | None = None
     remote: Callable[[str, RemoteTable], Remote] | None = None
     scopes: Scopes | None = None
+    log: LogStore | None = None
+    witnesses: tuple[Witness, ...] = ()
 
     @property
     def name(self) -> str:

@@ -12,7 +12,9 @@ __all__ = ["Keys", "PrivateKeys"]
 
 
 class PrivateKeys(Protocol):
-    """Where private keys lie: files, or a token that never lets them out. ECDSA P-256.
+    """Where private keys lie: files, or a token that never lets them out.
+
+    ECDSA P-256; keys of log/ and witness/ names, which sign checkpoints, are Ed25519 and lie in files.
 
     Every adapter passes tests/contracts/test_keys.py beneath a key ring. The ring holds a lock while
     it makes or moves keys, so an adapter need not.

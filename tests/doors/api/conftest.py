@@ -64,6 +64,12 @@ class Asking:
         return Heard(told["status"], told["headers"], told["body"])
 
 
+@pytest.fixture
+def asking_of():
+    """Makes the asking of an application over works that are open."""
+    return Asking
+
+
 @pytest.fixture(scope="module")
 def asking(prepared, tmp_path_factory):
     """A server application over a copy of the small project."""

@@ -104,6 +104,7 @@ def test_everything_that_reads_speaks_json():
         "init", "up", "change take", "rollout start", "rollout pause", "rollout resume",
         "rollout abort", "rollback", "serve", "worker", "evidence export", "access add",
         "access token", "explain", "runs log", "runs file", "release card",
+        "audit prove", "audit growth", "audit checkpoint", "audit export",
     }, "a command that reads has --json"  # fmt: skip
 
 

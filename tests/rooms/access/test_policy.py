@@ -45,6 +45,7 @@ ON = {  # what an action can be asked on at all
     A.IMPORT_ADVISORIES: {K.PROJECT},
     A.PUSH_RELEASE: {K.PROJECT},
     A.SIGN_RELEASE: {K.PROJECT},
+    A.WITNESS_LOG: {K.PROJECT},
 }
 MAY = {  # besides reading
     Role.OWNER: set(A) - {A.WAIVE},
@@ -57,6 +58,7 @@ MAY = {  # besides reading
     Role.RISK: {A.WAIVE},
     Role.VIEWER: set(),
     Role.WORKER: {A.RECONCILE, A.MONITOR, A.RETRAIN},
+    Role.LOG: {A.WITNESS_LOG},
 }  # fmt: skip
 
 
@@ -66,6 +68,8 @@ def expected(roles, person, action, kind, authors):
     if action is A.APPROVE and person in authors:
         return False
     if action is A.WAIVE and Role.RISK not in roles:
+        return False
+    if Role.LOG in roles and action is not A.WITNESS_LOG:
         return False
     return action is A.READ or any(action in MAY[role] for role in roles)
 
@@ -133,8 +137,8 @@ def test_no_rule_can_vanish_unseen(name):
 
 def test_the_table_of_policies_is_the_one_we_know():
     assert NAMES == [
-        "everyone-reads", "owner", "author", "approver", "operator", "risk", "worker", "four-eyes",
-        "risk-alone-waives",
+        "everyone-reads", "owner", "author", "approver", "operator", "risk", "worker", "log",
+        "a-log-sees-nothing", "four-eyes", "risk-alone-waives",
     ]  # fmt: skip
 
 

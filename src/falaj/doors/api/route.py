@@ -7,7 +7,8 @@ was made any other way, so that a forgotten permission can never be an open door
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any, Final
+from functools import wraps
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from litestar import HttpMethod, Litestar
 from litestar.connection import ASGIConnection, Request
@@ -17,10 +18,25 @@ from litestar.params import Parameter
 from falaj.access.service import OWNER, NotSignedIn
 from falaj.facts.access import Action, Permit, Principal, Resource, ResourceKind
 
+if TYPE_CHECKING:
+    from falaj.app import Works
+
 __all__ = ["Limit", "get", "permit_of", "post", "principal_of", "refuse_open_routes"]
 
 MOST_BYTES: Final = 10_000_000  # the framework's own limit
 KEYS: Final = frozenset({"needs", "on", "by"})
+# What must not be done unseen.
+COVERED: Final = frozenset(
+    {
+        Action.APPROVE,
+        Action.REJECT,
+        Action.WAIVE,
+        Action.START_ROLLOUT,
+        Action.STEER_ROLLOUT,
+        Action.ROLL_BACK,
+        Action.MANAGE_ACCESS,
+    }
+)
 # How many at most; one below zero would mean "all" to the store.
 Limit = Annotated[int, Parameter(ge=1)]
 
@@ -53,6 +69,8 @@ def declared(
     most_bytes: int = MOST_BYTES,
 ) -> Callable[..., Any]:
     def handler(function: Callable[..., Any]) -> HTTPRouteHandler:
+        if needs in COVERED:
+            function = covered(function)
         return HTTPRouteHandler(
             path,
             http_method=method,
@@ -64,6 +82,22 @@ def declared(
             operation_id=function.__name__,
             summary=(function.__doc__ or function.__name__.replace("_", " ")).partition("\n")[0],
         )(function)
+
+    return handler
+
+
+def covered(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Answer only when a signed checkpoint covers what was done.
+
+    The log is asked before, too: when it cannot go on, nothing is done that needs it.
+    """
+
+    @wraps(function)
+    def handler(*args: Any, works: Works, **words: Any) -> Any:
+        works.log.cover()
+        answer = function(*args, works=works, **words)
+        works.log.cover()
+        return answer
 
     return handler
 

@@ -45,7 +45,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "verify": ("Trust", "Check an evidence pack or a release folder, offline."),
     "scan": ("Trust", "Look for known vulnerabilities, licences and secrets, offline."),
     "evidence": ("Trust", "Export everything that proves a model's way."),
-    "audit": ("Trust", "Read the log of what happened."),
+    "audit": ("Trust", "Read the log of what happened; prove it, export it, verify it."),
     "keys": ("Trust", "Show, make, rotate and revoke keys; the trust root and its next version."),
     "access": ("Admin", "Add and list identities; make tokens."),
     "config": ("Admin", "Show every setting and where it comes from."),

@@ -39,6 +39,8 @@ IDENTITY: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:@/+-]{0,127}")
 HEX: Final = re.compile(r"[0-9a-f]{64}")
 ROOT: Final = "root"
 NEXT_ROOT: Final = "root+next"  # a root key on its way
+OF_NOTES: Final = ("log/", "witness/")  # names that sign checkpoints: Ed25519, all others ECDSA
+NOTE_ROLES: Final = frozenset({"log", "witness"})
 KEY_LIFE: Final = timedelta(days=730)
 TRUST_LIFE: Final = timedelta(days=365)
 RENEW_BEFORE: Final = timedelta(days=30)
@@ -47,7 +49,7 @@ RENEW_LIST_BEFORE: Final = timedelta(days=15)
 
 
 class LocalSigner:
-    """ECDSA P-256 with a key held in memory."""
+    """A key held in memory: ECDSA P-256, or Ed25519 for checkpoints."""
 
     def __init__(self, private: Any) -> None:
         self._private = private
@@ -61,7 +63,9 @@ class LocalSigner:
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import ec
 
-        signature: bytes = self._private.sign(message, ec.ECDSA(hashes.SHA256()))
+        of_notes = not isinstance(self._private, ec.EllipticCurvePrivateKey)
+        how = () if of_notes else (ec.ECDSA(hashes.SHA256()),)
+        signature: bytes = self._private.sign(message, *how)
         return signature
 
 
@@ -76,9 +80,13 @@ class FileKeys:
 
     def make(self, name: str) -> LocalSigner:
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
-        private = ec.generate_private_key(ec.SECP256R1())
+        private = (
+            ed25519.Ed25519PrivateKey.generate()
+            if name.startswith(OF_NOTES)
+            else ec.generate_private_key(ec.SECP256R1())
+        )
         pem = private.private_bytes(
             serialization.Encoding.PEM,
             serialization.PrivateFormat.PKCS8,
@@ -89,7 +97,7 @@ class FileKeys:
 
     def read(self, name: str) -> LocalSigner:
         from cryptography.hazmat.primitives import serialization
-        from cryptography.hazmat.primitives.asymmetric import ec
+        from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 
         path = self._file(name)
         try:
@@ -106,10 +114,16 @@ class FileKeys:
                 why="it is not a private key in PEM form that this user may read",
                 fix="put the file back from a copy, or make a new key under another name",
             ) from None
-        if not isinstance(private, ec.EllipticCurvePrivateKey) or private.curve.name != "secp256r1":
+        ours = (
+            isinstance(private, ed25519.Ed25519PrivateKey)
+            if name.startswith(OF_NOTES)
+            else isinstance(private, ec.EllipticCurvePrivateKey)
+            and private.curve.name == "secp256r1"
+        )
+        if not ours:
             raise NotAllowed(
                 "keys.damaged",
-                f"the key of {name!r} is not ECDSA P-256",
+                f"the key of {name!r} is not {'Ed25519' if name.startswith(OF_NOTES) else 'ECDSA P-256'}",
                 why="the list of algorithms is ours, never the file's",
                 fix="make a new key",
             )
@@ -120,6 +134,29 @@ class FileKeys:
 
     def _file(self, name: str) -> Path:
         return self._folder / f"{quote(name, safe='')}.pem"
+
+
+class Beside:
+    """Keys in a token, and those that sign checkpoints in files: tokens sign with ECDSA here."""
+
+    def __init__(self, token: PrivateKeys, files: FileKeys) -> None:
+        self._token, self._files = token, files
+
+    def names(self) -> tuple[str, ...]:
+        own = (name for name in self._files.names() if name.startswith(OF_NOTES))
+        return tuple(sorted({*self._token.names(), *own}))
+
+    def make(self, name: str) -> dsse.Signs:
+        return self._of(name).make(name)
+
+    def read(self, name: str) -> dsse.Signs:
+        return self._of(name).read(name)
+
+    def move(self, name: str, to: str) -> None:
+        self._of(name).move(name, to)
+
+    def _of(self, name: str) -> PrivateKeys:
+        return self._files if name.startswith(OF_NOTES) else self._token
 
 
 class KeyRing:
@@ -144,7 +181,8 @@ class KeyRing:
         if not folder.exists():
             folder.mkdir(parents=True, mode=0o700)
         self._guard()
-        self._private: PrivateKeys = private or FileKeys(folder)
+        files = FileKeys(folder)
+        self._private: PrivateKeys = Beside(private, files) if private else files
 
     @property
     def trust_file(self) -> Path:
@@ -349,11 +387,14 @@ class KeyRing:
 
     @staticmethod
     def _may_be_named(identity: str, roles: tuple[str, ...]) -> None:
-        if not IDENTITY.fullmatch(identity) or identity in (ROOT, NEXT_ROOT) or ROOT in roles:
+        other = identity.startswith(OF_NOTES) and not set(roles) <= NOTE_ROLES
+        named = IDENTITY.fullmatch(identity) and identity not in (ROOT, NEXT_ROOT)
+        if not named or ROOT in roles or other:
             raise FalajError(
                 "keys.identity",
                 f"identity {identity!r} with roles {', '.join(roles)} cannot be made here",
-                why="a name is 1 to 128 of A-Z a-z 0-9 . _ : @ / + -; the root key is the ring's own",
+                why="a name is 1 to 128 of A-Z a-z 0-9 . _ : @ / + -; the root key is the ring's own, "
+                "and log/ and witness/ names sign checkpoints alone",
                 fix="choose another name, and roles other than root",
             )
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, bindparam, delete, insert, select, update
 from sqlalchemy.exc import IntegrityError
 
 from falaj.base import merkle, time
@@ -17,6 +17,7 @@ from falaj.facts.events import Event
 from falaj.facts.wire import Fact, canonical_bytes, decode, encode
 from falaj.links.sql import tables
 from falaj.links.sql.connect import connect
+from falaj.links.sql.log import SqlLog, edge_of, size_of
 from falaj.links.sql.runs import SqlRuns
 from falaj.links.sql.scopes import SqlScopes
 from falaj.links.sql.tables import FAMILIES, Family
@@ -68,7 +69,7 @@ class SqlUnit:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
         self._facts = 0
-        self._events = 0
+        self._events: list[dict[str, Any]] = []
 
     def get(self, kind: type[F], id: str) -> Kept[F]:
         return read(self._connection, kind, id)
@@ -107,19 +108,18 @@ class SqlUnit:
 
     def append(self, event: Event) -> None:
         body = canonical_bytes(event.cloud())
-        self._connection.execute(
-            insert(tables.event).values(
-                id=event.id,
-                at=time.text(event.at),
-                project=event.project,
-                type=event.type,
-                actor=event.actor,
-                subject=event.subject,
-                body=body,
-                leaf=merkle.leaf(body),
-            )
+        self._events.append(
+            {
+                "id": event.id,
+                "at": time.text(event.at),
+                "project": event.project,
+                "type": event.type,
+                "actor": event.actor,
+                "subject": event.subject,
+                "body": body,
+                "leaf": merkle.leaf(body),
+            }
         )
-        self._events += 1
 
     def number(self, sequence: str) -> int:
         table = tables.sequence
@@ -140,9 +140,15 @@ class SqlUnit:
         if row is None or row.owner != lease.owner or row.fence != lease.fence:
             raise Conflict("store.lease-lost", f"the lease {lease.name!r} was taken over")
 
-    def check(self) -> None:
+    def close(self) -> None:
+        """Write the events, all at once: nobody reads them inside the transaction."""
         if self._facts and not self._events:
             raise AssertionError("facts were written without an event")
+        if self._events:
+            self._connection.execute(insert(tables.event), self._events)
+            self._connection.execute(
+                insert(tables.log_waiting), [{"event_id": row["id"]} for row in self._events]
+            )
 
 
 class SqlStore:
@@ -167,12 +173,16 @@ class SqlStore:
         """Wrapped keys of what is sealed at rest, in the same database."""
         return SqlScopes(self._engine)
 
+    def log(self) -> SqlLog:
+        """The tree over the events of the same database."""
+        return SqlLog(self._engine)
+
     @contextmanager
     def begin(self) -> Iterator[SqlUnit]:
         with self._writer.begin() as connection:
             unit = SqlUnit(connection)
             yield unit
-            unit.check()
+            unit.close()
 
     def get(self, kind: type[F], id: str) -> Kept[F]:
         with self._engine.connect() as connection:
@@ -214,34 +224,39 @@ class SqlStore:
             return [(row.idx, bytes(row.body)) for row in connection.execute(query)]
 
     def integrate(self, *, limit: int = 1000) -> int:
-        placed = select(tables.log_leaf.c.event_id)
-        # Events without a leaf, never "id greater than the last": commit order is not id order.
+        # Events that wait, never "id greater than the last": commit order is not id order.
         waiting = (
             select(tables.event.c.id, tables.event.c.leaf)
-            .where(tables.event.c.id.not_in(placed))
-            .order_by(tables.event.c.id)
+            .join_from(
+                tables.log_waiting, tables.event, tables.log_waiting.c.event_id == tables.event.c.id
+            )
+            .order_by(tables.log_waiting.c.event_id)
             .limit(limit)
         )
         with self._engine.connect() as connection:
-            size = self._size(connection)
-            if connection.execute(waiting.limit(1)).first() is None:
-                return size
+            if connection.execute(select(tables.log_waiting).limit(1)).first() is None:
+                return size_of(connection)
         with self._writer.begin() as connection:
-            size = self._size(connection)
-            for row in connection.execute(waiting).all():
-                self._place(connection, size, row.id, bytes(row.leaf))
-                size += 1
-            return size
+            edge = edge_of(connection)
+            rows = connection.execute(waiting).all()
+            if not rows:
+                return edge.size
+            grown, nodes = merkle.grow(edge, (bytes(row.leaf) for row in rows))
+            connection.execute(
+                insert(tables.log_leaf),
+                [{"idx": edge.size + n, "event_id": row.id} for n, row in enumerate(rows)],
+            )
+            connection.execute(insert(tables.log_node), [node._asdict() for node in nodes])
+            connection.execute(
+                delete(tables.log_waiting).where(tables.log_waiting.c.event_id == bindparam("id")),
+                [{"id": row.id} for row in rows],
+            )
+            return grown.size
 
     def root(self) -> tuple[int, bytes]:
         with self._engine.connect() as connection:
-            size = self._size(connection)
-            subtrees, start = [], 0
-            for level in range(size.bit_length() - 1, -1, -1):
-                if size >> level & 1:
-                    subtrees.append(self._node(connection, level, start >> level))
-                    start += 1 << level
-            return size, merkle.fold(subtrees)
+            edge = edge_of(connection)
+            return edge.size, merkle.root_of(edge)
 
     def take(self, name: str, owner: str, seconds: float) -> Lease | None:
         now_ms = clock.time_ns() // 1_000_000
@@ -272,25 +287,3 @@ class SqlStore:
                 .where(table.c.name == lease.name, table.c.owner == lease.owner)
                 .values(until_ms=0)
             )
-
-    @staticmethod
-    def _size(connection: Connection) -> int:
-        return int(connection.scalar(select(func.count()).select_from(tables.log_leaf)) or 0)
-
-    @staticmethod
-    def _node(connection: Connection, level: int, idx: int) -> bytes:
-        table = tables.log_node
-        return bytes(
-            connection.execute(
-                select(table.c.hash).where(table.c.level == level, table.c.idx == idx)
-            ).scalar_one()
-        )
-
-    def _place(self, connection: Connection, idx: int, event_id: str, leaf: bytes) -> None:
-        connection.execute(insert(tables.log_leaf).values(idx=idx, event_id=event_id))
-        level, total = 0, leaf
-        connection.execute(insert(tables.log_node).values(level=0, idx=idx, hash=leaf))
-        while idx & 1:
-            total = merkle.node(self._node(connection, level, idx - 1), total)
-            level, idx = level + 1, idx >> 1
-            connection.execute(insert(tables.log_node).values(level=level, idx=idx, hash=total))

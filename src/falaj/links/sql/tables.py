@@ -38,15 +38,19 @@ __all__ = [
     "FAMILIES",
     "METADATA",
     "Family",
+    "checkpoint",
+    "cosignature",
     "event",
     "lease",
     "log_leaf",
     "log_node",
+    "log_waiting",
     "point_chunk",
     "run_last",
     "run_param",
     "scope_key",
     "sequence",
+    "witnessed",
 ]
 
 METADATA: Final = MetaData()
@@ -104,13 +108,19 @@ event = Table(
     "event",
     METADATA,
     Column("id", String, primary_key=True),
-    Column("at", String, nullable=False),
+    Column("at", String, nullable=False, index=True),
     Column("project", String, nullable=False),
     Column("type", String, nullable=False, index=True),
-    Column("actor", String, nullable=False),
+    Column("actor", String, nullable=False, index=True),
     Column("subject", String, nullable=False, index=True),
     Column("body", LargeBinary, nullable=False),
     Column("leaf", LargeBinary, nullable=False),
+)
+# Events without a place in the log yet: found by being here, never by the order of their ids.
+log_waiting = Table(
+    "log_waiting",
+    METADATA,
+    Column("event_id", String, primary_key=True),
 )
 log_leaf = Table(
     "log_leaf",
@@ -140,6 +150,14 @@ cosignature = Table(
     Column("line", String, nullable=False),
     Column("at", BigInteger, nullable=False),
     UniqueConstraint("size", "witness"),
+)
+witnessed = Table(
+    "witnessed",
+    METADATA,
+    Column("origin", String, primary_key=True),
+    Column("size", BigInteger, nullable=False),
+    Column("root", LargeBinary, nullable=False),
+    Column("note", LargeBinary, nullable=False),
 )
 person = Table(
     "person",

@@ -14,7 +14,7 @@ __all__ = ["command"]
     "--duty",
     "duties",
     multiple=True,
-    type=click.Choice(["rollouts", "monitors", "learning", "advisories", "mirror"]),
+    type=click.Choice(["rollouts", "monitors", "learning", "advisories", "mirror", "witnesses"]),
     help="Only this; several are allowed. Training in a worker of its own never delays a rollout.",
 )
 @click.pass_context

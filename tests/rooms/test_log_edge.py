@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from falaj.audit.rules import EMPTY, grow, root_of
 from falaj.base import merkle
+from falaj.base.merkle import START as EMPTY
+from falaj.base.merkle import grow, root_of
 
 
 def leaves(count):

@@ -1,0 +1,56 @@
+"""What a verifier wants of the facts in a pack: the fields that it judges, read with base alone."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+__all__ = ["APPROVAL", "Approved", "Changed", "Decided", "Moved"]
+
+APPROVAL: Final = "falaj:approval/v1"  # type of the statement that an approval signs
+
+
+class Changed(NamedTuple):
+    id: str
+    kind: str
+    state: str
+    release: str
+    evidence: str
+    authors: tuple[str, ...]
+    approvals_needed: int
+
+
+class Approved(NamedTuple):
+    id: str
+    change: str
+    release: str
+    evidence: str
+    person: str
+    principal: str
+    decision: str
+    at: datetime
+    expires: datetime
+    envelope: str
+    void: str = ""
+    report: str = ""
+
+
+class Decided(NamedTuple):
+    id: str
+    rollout: str
+    step: int
+    outcome: str
+    action: str
+    numbers: dict[str, Any]
+
+
+class Moved(NamedTuple):
+    """The fields that the event of a live move repeats, and where it was."""
+
+    environment: str
+    model: str
+    stable: str
+    weight_bp: int
+    seq: int
+    cause: str
+    canary: str = ""
