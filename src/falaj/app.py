@@ -250,9 +250,17 @@ class Works:
 
     @classmethod
     def open(
-        cls, root: Path, *, tell: Callable[[str], None] = silent, on_step: OnStep = unwatched
+        cls,
+        root: Path,
+        *,
+        tell: Callable[[str], None] = silent,
+        on_step: OnStep = unwatched,
+        around: Callable[[bool], Any] | None = None,
     ) -> Works:
-        """Open the project in `root`; make its workspace on first use. tell: hears of progress."""
+        """Open the project in `root`; make its workspace on first use. tell: hears of progress.
+
+        around: of steps that run in this process, as a door gives it.
+        """
         project = read_project(root / FILE)
         ending = threading.Event()
         mirror, registry, converter = tracking(project, root, ending)
@@ -296,6 +304,7 @@ class Works:
             changed_files=lambda one, other: changed_files(root, one, other),
             remote=remote,
             scopes=scopes,
+            around=around,
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()

@@ -60,6 +60,7 @@ class Ground:
     (letter, path); None where the repository does not hold both.
     remote: one address in a place that keeps releases, which falaj.toml lists.
     scopes: keys of what is sealed at rest, where the project seals.
+    around: what steps in this process find beside them; it is told whether data is protected.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     """
 
@@ -97,6 +98,7 @@ class Ground:
     changed_files: Callable[[str, str], Sequence[tuple[str, str]] | None] | None = None
     remote: Callable[[str, RemoteTable], Remote] | None = None
     scopes: Scopes | None = None
+    around: Callable[[bool], Any] | None = None
 
     @property
     def name(self) -> str:
