@@ -64,9 +64,7 @@ __all__ = ["DUTIES", "STATE", "Works", "find_root", "remote", "sandbox_of"]
 OnStep = Callable[[str, str, float], None]
 STATE: Final = ".falaj"
 FILE: Final = "falaj.toml"
-DUTIES: Final = frozenset(
-    {"rollouts", "monitors", "learning", "advisories", "mirror", "witnesses"}
-)
+DUTIES: Final = frozenset({"rollouts", "monitors", "learning", "advisories", "mirror", "witnesses"})
 WATCH_EVERY_S: Final = 2.0
 LEASE_S: Final = 5.0  # what is written is fenced by revisions; the lease only saves double work
 
@@ -328,9 +326,17 @@ class Works:
 
     @classmethod
     def open(
-        cls, root: Path, *, tell: Callable[[str], None] = silent, on_step: OnStep = unwatched
+        cls,
+        root: Path,
+        *,
+        tell: Callable[[str], None] = silent,
+        on_step: OnStep = unwatched,
+        around: Callable[[bool], Any] | None = None,
     ) -> Works:
-        """Open the project in `root`; make its workspace on first use. tell: hears of progress."""
+        """Open the project in `root`; make its workspace on first use. tell: hears of progress.
+
+        around: of steps that run in this process, as a door gives it.
+        """
         project = read_project(root / FILE)
         ending = threading.Event()
         mirror, registry, converter = tracking(project, root, ending)
@@ -376,6 +382,7 @@ class Works:
             scopes=scopes,
             log=store.log(),
             witnesses=witnesses(project, root),
+            around=around,
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()

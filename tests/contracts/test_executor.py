@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from falaj.base.points import unpack
 from falaj.facts.runs import Environment
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.frames.codecs import codecs
@@ -490,3 +491,81 @@ def test_a_worker_whose_run_was_killed_does_not_stay(apart):
     child.kill()
     child.wait()
     assert_nothing_left(int((apart.root / "on").read_text()))
+
+
+SAYING = """
+    for i in range(3):
+        falaj.log(loss=1.0 / (i + 1), step=i)
+    falaj.log(alone=7.0)
+    until = time.monotonic() + 20
+    while not (HERE / "heard").exists() and time.monotonic() < until:
+        time.sleep(0.02)
+    falaj.log(loss=0.1, step=3)
+"""
+
+
+class Listener:
+    """Hears what a step says, and lets it go on when it has heard three points."""
+
+    def __init__(self, root):
+        self.root, self.values, self.metrics = root, [], {}
+
+    def __call__(self, metrics, lines):
+        self.metrics |= metrics
+        for line in lines:
+            assert len(line.steps) == len(line.times) == len(line.values)
+            self.values += zip([line.name] * len(line.steps), line.steps, line.values, strict=True)
+        if len(self.values) >= 3:
+            (self.root / "heard").touch()
+
+
+def test_a_step_is_heard_while_it_runs(shop):
+    shop.step(SAYING + "    return len(list(HERE.glob('heard')))")
+    listener = Listener(shop.root)
+    outcome = shop.run(on_said=listener)
+    assert shop.value(outcome) == 1, "nothing was heard while it ran"
+    assert listener.values[:3] == [("loss", 0, 1.0), ("loss", 1, 0.5), ("loss", 2, 1 / 3)]
+    assert listener.metrics["alone"] == 7.0
+    (line,) = unpack(shop.blobs.get(outcome.steps[0].points))
+    assert list(line.steps) == [0, 1, 2, 3] and outcome.metrics == {"loss": 0.1, "alone": 7.0}
+
+
+LOSSES = {
+    "killed": ("os.kill(os.getpid(), signal.SIGKILL)", "", "lost"),
+    "out of time": ("time.sleep(1000)", "timeout='6s'", "timeout"),
+}
+
+
+@pytest.mark.parametrize(("body", "options", "ending"), LOSSES.values(), ids=LOSSES)
+def test_what_was_heard_of_a_lost_process_is_kept(apart, body, options, ending):
+    apart.step(f"{SAYING}    {body}\n    return 1", options)
+    listener = Listener(apart.root)
+    outcome = apart.run(on_said=listener)
+    (step,) = outcome.steps
+    assert step.status.value == "failed" and step.attempts[-1].ending.value == ending
+    (line,) = unpack(apart.blobs.get(step.points))
+    assert list(line.steps)[:3] == [0, 1, 2] and step.metrics["alone"] == 7.0
+    assert outcome.metrics["alone"] == 7.0
+
+
+def test_many_points_a_second_arrive_whole(shop):
+    """Half of them are told while the step goes on writing."""
+    shop.step(
+        """
+        until = time.monotonic() + 2.2
+        i = 0
+        while time.monotonic() < until:
+            for _ in range(2000):
+                falaj.log(a=float(i), b=-float(i), step=i)
+                i += 1
+        return i
+        """
+    )
+    listener = Listener(shop.root)
+    outcome = shop.run(on_said=listener)
+    count = shop.value(outcome)
+    whole = {line.name: line for line in unpack(shop.blobs.get(outcome.steps[0].points))}
+    assert list(whole["a"].steps) == list(range(count)) == list(whole["b"].steps)
+    for name, sign in (("a", 1.0), ("b", -1.0)):
+        heard = [(at, value) for said, at, value in listener.values if said == name]
+        assert heard == [(at, sign * at) for at in range(len(heard))] and len(heard) > 1000

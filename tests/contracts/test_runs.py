@@ -93,6 +93,28 @@ def test_recording_again_replaces(store):
     assert runs.search(parse("metrics.auc < 0.8"), None, limit=9) == []
 
 
+def test_what_a_running_step_says_is_put_behind_the_rest(store):
+    runs = store.runs()
+    add(store, run(1, status=RunStatus.RUNNING), run(2, status=RunStatus.RUNNING))
+    part = Series("loss")
+    for start in (0, 1000, 2500):
+        part = Series("loss")
+        for i in range(start, start + 1500 if start else 1000):
+            part.add(i, 0.5 * i, float(i))
+        runs.append("R00001", {"loss": float(i), "auc": 0.5}, [part])
+    runs.append("R00002", {"loss": 9.0}, [])
+    got = runs.series("R00001", "loss")
+    assert list(got.steps) == list(range(4000)) and list(got.values) == [
+        float(i) for i in range(4000)
+    ]
+    assert runs.last("R00001") == {"loss": 3999.0, "auc": 0.5} and runs.names("R00001") == ["loss"]
+    assert runs.last("R00002") == {"loss": 9.0} and runs.names("R00002") == []
+    assert list(runs.search(parse("metrics.loss > 3000"), None, limit=9)) == ["R00001"]
+    runs.record(run(1, metrics={"loss": 1.0}), [series("loss", 3)])
+    assert list(runs.series("R00001", "loss").steps) == [0, 1, 2]
+    assert runs.last("R00001") == {"loss": 1.0} and runs.last("R00003") == {}
+
+
 def test_a_store_of_the_first_version_is_brought_along(tmp_path):
     """Runs that were there before can be searched after."""
     store = SqlStore.open(tmp_path / "store.db")

@@ -539,3 +539,25 @@ def test_where_there_is_no_client_a_worker_pays_nothing():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "None []"
+
+
+def test_lines_can_be_looked_at_while_the_step_runs():
+    """What is told meanwhile and what is handed over in the end are the same points."""
+    endpoint = Endpoint()
+    try:
+        with running(endpoint) as step:
+            for i in range(3):
+                step.said(
+                    "runs/log-metric", run_id=step.run, key="loss", value=1.5, timestamp=1, step=i
+                )
+            step.said(
+                "runs/log-metric", run_id=step.run, key="alone", value=2.0, timestamp=1, step=0
+            )
+            (source,) = step.running.beside
+            (line,) = source()
+            assert (line.name, list(line.steps)) == ("loss", [0, 1, 2])
+            assert step.running.lines == {} and step.running.metrics["alone"] == 2.0
+            record = step.running
+        assert record.beside == [] and list(record.lines["loss"].steps) == [0, 1, 2]
+    finally:
+        endpoint.close()

@@ -152,10 +152,11 @@ def project_in(root, toml, text):
     return root
 
 
-@pytest.fixture(scope="module")
-def done(tmp_path_factory):
+@pytest.fixture(scope="module", params=["worker", "in-process"])
+def done(request, tmp_path_factory):
     """A project, and its run step by step."""
-    root = project_in(tmp_path_factory.mktemp("small"), TOML, PIPELINE)
+    toml = f'{TOML}executor = "{request.param}"\n'
+    root = project_in(tmp_path_factory.mktemp("small"), toml, PIPELINE)
     run = said(root, "run", "--json")
     return root, run, {step["step"]: step for step in run["steps"]}
 

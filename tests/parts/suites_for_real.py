@@ -142,8 +142,8 @@ def test_a_step_takes_in(tmp_path, head, body, wanted):
 
     def run():
         return run_pipeline(
-            "pipeline:main", root=root, parameters={}, seed=1, datasets={}, blobs=blobs,
-            cache=cache, codecs=codecs(), lock=Environment(),
+            "pipeline:main", root=root, parameters={}, seed=1, blobs=blobs,
+            datasets=dict.fromkeys(("flights", "weather")), cache=cache, codecs=codecs(), lock=Environment(),
             evidence=(PanderaEvidence(), PointblankEvidence(), GreatExpectationsEvidence()),
         )  # fmt: skip
 

@@ -28,6 +28,12 @@ class Series:
         self.times.append(at)
         self.values.append(value)
 
+    def extend(self, more: Series) -> None:
+        """Put another part of the same line behind this one."""
+        self.steps.extend(more.steps)
+        self.times.extend(more.times)
+        self.values.extend(more.values)
+
     def chunks(self) -> Iterator[Series]:
         for start in range(0, len(self.steps), CHUNK):
             end = start + CHUNK

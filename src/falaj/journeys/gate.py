@@ -43,6 +43,7 @@ __all__ = ["check", "waive"]
 CHAMPION: Final = "champion"
 MEMO: Final = "contract-report/1"
 CHECKS: Final = "gate-checks/1"
+OWN: Final = "own-checks/1"
 
 
 def check(ground: Ground, permit: Permit, run_name: str, environment: str) -> GateReport:
@@ -252,23 +253,51 @@ def times(frame: pl.DataFrame) -> NDArray[np.datetime64] | None:
 
 
 def own_checks(ground: Ground, model: ModelVersion) -> Sequence[CheckResult]:
-    """The project's own checks, in a process of their own; made anew each time."""
+    """The project's own checks, in a process of their own.
+
+    Kept by the digests of the model, the rows, the project's code and its packages, each check by
+    itself; errors are made anew, and what says `cache=False`.
+    """
     gates = ground.project.gates
     if ground.own_checks is None:
         return ()
-    ground.tell(f"checks: {len(gates.checks)} of the project")
+    environment, _ = ground.environment()
+    about = {
+        "tree": model.tree,
+        "schema": model.schema,
+        "rows": model.evaluation,
+        "code": ground.code().tree,
+        "environment": (environment.lock, environment.python, environment.platform),
+    }
+    keys = {name: digest({**about, "check": name}) for name in gates.checks}
+    found = {name: ground.cache.memo(OWN, key) for name, key in keys.items()}
+    kept = {name: decode(CheckResult, text.encode()) for name, text in found.items() if text}
+    wanted = [name for name in gates.checks if name not in kept]
+    if wanted:
+        ground.tell(f"checks: {len(wanted)} of the project, {len(kept)} are kept")
+        for name, result in zip(wanted, made_checks(ground, model, wanted), strict=True):
+            kept[name] = result
+            if result.verdict is not Verdict.ERROR and result.details.get("cache", True):
+                ground.cache.remember(OWN, keys[name], msgspec.json.encode(result).decode())
+    return [kept[name] for name in gates.checks]
+
+
+def made_checks(
+    ground: Ground, model: ModelVersion, checks: Sequence[str]
+) -> Sequence[CheckResult]:
+    assert ground.own_checks is not None  # noqa: S101 the caller looked
     with TemporaryDirectory(dir=ground.state) as scratch:
         folder = Path(scratch)
         ground.blobs.copy(model.files["model.onnx"], folder / "model.onnx")
         ground.blobs.copy(model.evaluation, folder / "rows.parquet")
         order = {
             "root": str(ground.root),
-            "checks": gates.checks,
+            "checks": checks,
             "schema": model.schema,
             "many": model.task == MULTICLASS,
         }
         (folder / "order.json").write_bytes(msgspec.json.encode(order))
-        return ground.own_checks(folder, gates.checks, gates.checks_timeout_s)
+        return ground.own_checks(folder, checks, ground.project.gates.checks_timeout_s)
 
 
 def remembered(

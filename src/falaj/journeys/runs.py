@@ -5,16 +5,18 @@ from __future__ import annotations
 import base64
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from falaj.base.errors import NotFound
 from falaj.base.filters import parse, parse_order
 from falaj.base.points import Series
-from falaj.facts.runs import Image, KeptFile, Plot, Run, StepRun
+from falaj.facts.runs import Image, KeptFile, Plot, Run, RunStatus, StepRun
 from falaj.facts.wire import decode
 from falaj.pipelines.rules import differences
 from falaj.ports.blobs import BlobMissing, Blobs, SizedBlobs
 from falaj.ports.ground import Ground
 
-__all__ = ["diff", "file", "files", "find", "log", "pictures", "plots", "points"]
+__all__ = ["diff", "file", "files", "find", "log", "pictures", "plots", "points", "shown"]
 
 MOST: Final = 16 * 1024 * 1024  # bytes of pictures of one run
 DRAWN: Final = 500  # points of a line
@@ -28,6 +30,13 @@ def find(ground: Ground, where: str, order: str, limit: int) -> list[Run]:
         return []
     found = ground.runs.search(asked, way, limit=limit)
     return [ground.store.get(Run, run).fact for run in found]
+
+
+def shown(ground: Ground, run: Run) -> Run:
+    """A run that goes on, or was interrupted, with the metrics that its steps have told."""
+    if run.status not in (RunStatus.RUNNING, RunStatus.INTERRUPTED) or ground.runs is None:
+        return run
+    return replace(run, metrics={**ground.runs.last(run.id), **run.metrics})
 
 
 def diff(one: Run, other: Run) -> list[dict[str, Any]]:

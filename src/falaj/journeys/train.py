@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,7 +16,7 @@ from falaj.base.errors import FalajError, NotFound
 from falaj.base.points import Series, unpack
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, Verdict, of_dataset
-from falaj.facts.data import ContractReport, Label, SetAside
+from falaj.facts.data import PROTECTED, ContractReport, Label, SetAside
 from falaj.facts.models import ModelVersion
 from falaj.facts.project import Project
 from falaj.facts.runs import Run, RunStatus
@@ -299,7 +300,13 @@ def executed(
         fail_fast=fail_fast,
         clock=ground.now,
         evidence=ground.evidence(),
+        on_said=None if ground.runs is None else partial(ground.runs.append, started.id),
+        around=ground.around(is_protected(ground)) if executor is None and ground.around else None,
     )
+
+
+def is_protected(ground: Ground) -> bool:
+    return any(table.classification in PROTECTED for table in ground.project.datasets)
 
 
 def ended(
@@ -384,9 +391,7 @@ def points_of(ground: Ground, done: Run) -> list[Series]:
             continue
         for part in unpack(ground.blobs.get(step.points)):
             whole = found.setdefault(part.name, Series(part.name))
-            whole.steps.extend(part.steps)
-            whole.times.extend(part.times)
-            whole.values.extend(part.values)
+            whole.extend(part)
     return list(found.values())
 
 

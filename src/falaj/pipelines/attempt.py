@@ -15,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from falaj.base.errors import FalajError
 from falaj.base.points import pack
 from falaj.facts.runs import Artifact, Ending
 from falaj.facts.wire import encode
@@ -26,11 +27,12 @@ from falaj.pipelines.context import RUNNING, Running
 from falaj.pipelines.loading import project_modules
 from falaj.pipelines.plan import Argument, Bound, Call, Given, Plan, Ref, Refs, outputs_of, show
 from falaj.pipelines.seeds import seeded
+from falaj.pipelines.telling import telling
 from falaj.ports.blobs import BlobMissing, Blobs
 from falaj.ports.codecs import BadValue, Codec
 from falaj.ports.datasets import Dataset
 from falaj.ports.evidence import EvidenceReader
-from falaj.ports.executor import Line, Order, Outcome
+from falaj.ports.executor import Hear, Line, Order, Outcome
 
 __all__ = ["Around", "Bench", "Here"]
 
@@ -61,9 +63,10 @@ class Bench:
         datasets: Mapping[str, Dataset],
         around: Around | None = None,
         evidence: tuple[EvidenceReader, ...] = (),
+        declared: tuple[str, ...] = (),
     ) -> None:
         self.plan = plan
-        self.evidence = evidence
+        self.evidence, self.declared = evidence, declared
         self.calls = {call.id: call for call in plan.calls}
         self.root, self.roots, self.scanner = root, roots, scanner
         self.blobs, self.codecs, self.datasets = blobs, codecs, datasets
@@ -76,18 +79,22 @@ class Bench:
         *,
         capture: Callable[[Log], AbstractContextManager[None]],
         span: timedelta | None,
+        hear: Hear | None = None,
     ) -> Outcome:
-        """span: interrupts the step from inside; None where somebody outside does."""
+        """span: interrupts the step from inside; None where somebody outside does.
+
+        hear: what the step logs, while it runs.
+        """
         call, log = self.calls[order.call], Log()
         seed = keys.seed_of(order.seed, call.step.name)
-        running = Running(order.id, seed, readers=self.evidence)
+        running = Running(order.id, seed, readers=self.evidence, datasets=self.declared)
         begun, cpu = time.perf_counter(), time.process_time()
         memory = Peak()
         outputs: tuple[Artifact, ...] = ()
         ending = Ending.DONE
         error: BaseException | None = None
         try:
-            answer = self._called(call, order, running, log, capture, span)
+            answer = self._called(call, order, running, log, capture, span, hear)
             outputs = self._stored(call, answer)
         except _Lost as lost:
             return Outcome(ending=Ending.LOST, lost_input=lost.id)
@@ -128,6 +135,7 @@ class Bench:
         log: Log,
         capture: Callable[[Log], AbstractContextManager[None]],
         span: timedelta | None,
+        hear: Hear | None,
     ) -> Any:
         arguments = {
             name: self._bound(call, name, order)
@@ -139,7 +147,8 @@ class Bench:
         begun = time.perf_counter()
         try:
             beside = self.around(running, order) if self.around else nullcontext()
-            with capture(log), beside, seeded(running.seed), limited(span):
+            told = telling(running, hear)
+            with capture(log), beside, told, seeded(running.seed), limited(span):
                 answer = call.step.function(**arguments)
             if span is not None and time.perf_counter() - begun > span.total_seconds():
                 raise StepTimeout
@@ -245,7 +254,12 @@ class Bench:
     def _message(error: BaseException) -> str:
         if isinstance(error, SystemExit):
             return repr(error.code)
-        lines = [line.rstrip() for line in str(error).splitlines() if line.strip()][:3]
+        text = str(error)
+        if isinstance(error, FalajError):  # of ours: it knows the way out
+            first = error.problems[0]
+            fix = f"fix: {first.fix}" if first.fix else ""
+            text = "\n".join((f"[{first.code}] {first.message}", first.why, fix))
+        lines = [line.rstrip() for line in text.splitlines() if line.strip()][:3]
         return "\n".join(line if len(line) <= 300 else line[:297] + "..." for line in lines)
 
 
@@ -260,7 +274,11 @@ ONE_AT_A_TIME = threading.Lock()
 
 
 class Here:
-    """The port Executor in this process: one at a time; a step can take the process with it."""
+    """The port Executor in this process: one at a time; a step can take the process with it.
+
+    What Python prints is captured, what C code prints is not: the descriptors belong to the whole
+    process, and with it to a server's log or a person's progress bar.
+    """
 
     at_once = 1
 
@@ -268,9 +286,15 @@ class Here:
         self._bench = bench
 
     def run(self, order: Order) -> Outcome:
+        return self._run(order, None)
+
+    def run_telling(self, order: Order, hear: Hear) -> Outcome:
+        return self._run(order, hear)
+
+    def _run(self, order: Order, hear: Hear | None) -> Outcome:
         span = None if order.timeout_s is None else timedelta(seconds=order.timeout_s)
         with ONE_AT_A_TIME:
-            return self._bench.attempt(order, capture=captured, span=span)
+            return self._bench.attempt(order, capture=captured, span=span, hear=hear)
 
     def close(self) -> None:
         """Nothing runs on."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 import numpy as np
+from msgspec.structs import replace
 
 from falaj.base.errors import FalajError
 from falaj.facts.checks import CheckResult, Verdict
@@ -31,11 +32,16 @@ class Check(Generic[P, R]):
     """A function of (score, rows). Called by hand it is the function itself."""
 
     def __init__(
-        self, function: Callable[P, R], at_least: float | None, at_most: float | None
+        self,
+        function: Callable[P, R],
+        at_least: float | None,
+        at_most: float | None,
+        cache: bool = True,
     ) -> None:
         functools.update_wrapper(self, function)
         self.function = function
         self.at_least, self.at_most = at_least, at_most
+        self.cache = cache
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         return self.function(*args, **kwargs)
@@ -45,7 +51,7 @@ class Check(Generic[P, R]):
 def check(function: Callable[P, R], /) -> Check[P, R]: ...
 @overload
 def check(
-    *, at_least: float | None = ..., at_most: float | None = ...
+    *, at_least: float | None = ..., at_most: float | None = ..., cache: bool = ...
 ) -> Callable[[Callable[P, R]], Check[P, R]]: ...
 def check(
     function: Callable[..., Any] | None = None,
@@ -53,6 +59,7 @@ def check(
     *,
     at_least: float | None = None,
     at_most: float | None = None,
+    cache: bool = True,
 ) -> Any:
     """Make a function a gate check, named in falaj.toml: `[gates] checks = ["checks:no_delay"]`.
 
@@ -62,10 +69,13 @@ def check(
     - True or False, or a pair of it and a reason;
     - a number, held against `at_least` or `at_most`: it is exact, there is no doubt about it;
     - a triple (value, low, high): the bound on the near side decides, and in between is doubt.
+
+    A result is kept, and given again while the model, the rows, the project's code and its packages
+    are the same. A check that looks at anything else, such as a file or the time, says `cache=False`.
     """
 
     def made(function: Callable[..., Any]) -> Check[..., Any]:
-        return Check(function, at_least, at_most)
+        return Check(function, at_least, at_most, cache)
 
     return made if function is None else made(function)
 
@@ -95,7 +105,8 @@ def one_check(reference: str, root: Path, score: Any, rows: pl.DataFrame) -> Che
         if not isinstance(found, Check):
             what = "is not decorated with @falaj.check" if callable(found) else "does not exist"
             return told(name, Verdict.ERROR, f"{reference}: {name} {what}")
-        return judged(name, found, found.function(score, rows.clone()), len(rows))
+        result = judged(name, found, found.function(score, rows.clone()), len(rows))
+        return result if found.cache else replace(result, details={"cache": False})
     except FalajError as error:
         return told(name, Verdict.ERROR, f"{error.code}: {error}")
     except (Exception, SystemExit) as error:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -25,7 +26,8 @@ MARKS: Final = ("line", "bars", "points")
 class Running:
     """The step that runs now, in this context. files: name -> bytes that are kept with the run.
 
-    readers: of other tools' results, given by the wiring.
+    readers: of other tools' results, given by the wiring. beside: lines that are handed over when
+    the step ends, as they are now. datasets: that the project declares.
     """
 
     step: str
@@ -38,6 +40,8 @@ class Running:
     tags: dict[str, str] = field(default_factory=dict)
     checks: list[CheckResult] = field(default_factory=list)
     readers: tuple[EvidenceReader, ...] = ()
+    beside: list[Callable[[], list[Series]]] = field(default_factory=list)
+    datasets: tuple[str, ...] = ()
 
 
 RUNNING: Final[ContextVar[Running | None]] = ContextVar("falaj_running", default=None)
@@ -142,20 +146,23 @@ def evidence(result: Any, /, *, dataset: str, rows: Any = None) -> tuple[CheckRe
     Args:
         result: a `SchemaErrors` or a schema of Pandera, a `Validate` of Pointblank that was
             interrogated, a validation or checkpoint result of Great Expectations.
-        dataset: what the suite looked at; it stands in the names of the checks.
+        dataset: what the suite looked at, as declared in falaj.toml; it stands in the names of the
+            checks. For a frame that a step made of it: the dataset that it came from.
         rows: the frame; asked for with a schema of Pandera, which is then held against it.
 
     Returns the check results; it is for the step to decide whether to go on. No value of a row is
     kept. Outside a run nothing is read and nothing is kept.
 
     Raises FalajError for what is no result, or proves nothing: a suite that was not run, or that
-    looked at the schema alone.
+    looked at the schema alone; and for a dataset that the project does not declare.
     """
     running = RUNNING.get()
     if running is None:
         return ()
     for reader in running.readers:
         if reader.takes(result):
+            if dataset not in running.datasets:
+                raise unknown(dataset, running.datasets)
             found = of_dataset(reader.read(result, rows), dataset)
             running.checks += found
             return found
@@ -165,4 +172,14 @@ def evidence(result: Any, /, *, dataset: str, rows: Any = None) -> tuple[CheckRe
         f"got {type(result).__module__}.{type(result).__name__}, which is no result of a suite",
         why=f"read are results of: {known}",
         fix="hand in the tool's own result object",
+    )
+
+
+def unknown(dataset: str, known: tuple[str, ...]) -> FalajError:
+    near = difflib.get_close_matches(dataset, known, 1)
+    return FalajError(
+        "data.unknown-dataset",
+        f"there is no dataset {dataset!r} that a suite could have looked at",
+        why=f"falaj.toml declares: {', '.join(known) or 'none'}",
+        fix=f"did you mean {near[0]!r}?" if near else "name one of them, or declare it",
     )

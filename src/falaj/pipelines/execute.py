@@ -18,6 +18,7 @@ import msgspec
 
 from falaj.base import process
 from falaj.base.errors import FalajError, Problem
+from falaj.base.points import Series, pack
 from falaj.base.time import now
 from falaj.facts.checks import CheckResult
 from falaj.facts.runs import Artifact, Attempt, Ending, Environment, StepRun, StepStatus
@@ -30,7 +31,7 @@ from falaj.ports.blobs import BlobMissing, Blobs
 from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.datasets import Dataset
-from falaj.ports.executor import MOVED, Executor, Order, Outcome
+from falaj.ports.executor import MOVED, Executor, Hear, Order, Outcome, TellingExecutor
 
 __all__ = ["Engine", "Executed", "OnStep"]
 
@@ -114,6 +115,7 @@ class Engine:
     at_once: int = 1
     clock: Callable[[], datetime] = now
     on_step: OnStep | None = None
+    on_said: Hear | None = None
     fail_fast: bool = False
     owner: str = field(default_factory=process.owner_here)
     remade: set[str] = field(default_factory=set)
@@ -438,9 +440,14 @@ class Engine:
         """Attempts until an answer is stored or the rules say stop; each with its own log."""
         options = unit.call.step.options
         attempts: list[Attempt] = []
+        before: dict[str, Any] = {}
         while True:
             began = now()
-            outcome = self.executor.run(self._order(unit, done, len(attempts) + 1))
+            outcome = self._outcome(self._order(unit, done, len(attempts) + 1))
+            said = {"metrics": outcome.metrics, "points": outcome.points}
+            if not any(said.values()) and outcome.ending is not Ending.DONE:
+                outcome = msgspec.structs.replace(outcome, **before)  # of a try that came further
+            before = said if any(said.values()) else before
             reason = f"{outcome.error}: {outcome.message}" if outcome.error else outcome.message
             attempts.append(
                 Attempt(
@@ -465,6 +472,29 @@ class Engine:
             self.tell(unit.id, "retried", outcome.seconds)
             jitter = int.from_bytes(os.urandom(2), "big") / 65536
             time.sleep(rules.delay_s(len(attempts) - 1, jitter=jitter))
+
+    def _outcome(self, order: Order) -> Outcome:
+        """One attempt. A process that went away has said what was heard of it meanwhile."""
+        if not isinstance(self.executor, TellingExecutor):
+            return self.executor.run(order)
+        metrics: dict[str, float] = {}
+        lines: dict[str, Series] = {}
+
+        def hear(values: Mapping[str, float], new: Sequence[Series]) -> None:
+            metrics.update(values)
+            for part in new:
+                lines.setdefault(part.name, Series(part.name)).extend(part)
+            if self.on_said is not None:
+                self.on_said(values, new)
+
+        outcome = self.executor.run_telling(order, hear)
+        if outcome.ending not in (Ending.LOST, Ending.TIMEOUT) or outcome.metrics:
+            return outcome
+        return msgspec.structs.replace(
+            outcome,
+            metrics=metrics,
+            points=self.blobs.put(pack(list(lines.values()))) if lines else outcome.points,
+        )
 
     def _order(self, unit: _Unit, done: Executed, attempt: int) -> Order:
         call, options = unit.call, unit.call.step.options

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import ctypes
 import io
 import json
@@ -13,12 +14,14 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, TextIO, cast
 
 import msgspec
 
 from falaj.base.errors import FalajError
+from falaj.base.points import Series, pack
 from falaj.facts.runs import Ending
 from falaj.pipelines.attempt import Around, Bench
 from falaj.pipelines.capture import Log
@@ -32,7 +35,7 @@ from falaj.ports.cache import Memo
 from falaj.ports.codecs import Codec
 from falaj.ports.datasets import Dataset
 from falaj.ports.evidence import EvidenceReader
-from falaj.ports.executor import MOVED, Order, Outcome
+from falaj.ports.executor import MOVED, Hear, Order, Outcome
 
 __all__ = ["Supplies", "serve"]
 
@@ -72,7 +75,7 @@ def serve(orders: int, answers: int, supplies: Callable[[Path], Supplies]) -> No
         while True:
             line = lines.get()
             text, _, word = line.rstrip("\n").rpartition(" ")
-            outcome = side.run(msgspec.convert(json.loads(text), Order))
+            outcome = side.run(msgspec.convert(json.loads(text), Order), partial(_tell, answers))
             _flush()
             os.write(OUT, word.encode())
             said = json.dumps(msgspec.to_builtins(outcome)) + "\n"
@@ -102,6 +105,12 @@ def _flush() -> None:
     ctypes.CDLL(None).fflush(None)
 
 
+def _tell(answers: int, metrics: Mapping[str, float], lines: Sequence[Series]) -> None:
+    """A line before the answer; whoever writes the answer waits until it is written."""
+    said = {"metrics": dict(metrics), "points": base64.b64encode(pack(lines)).decode()}
+    _write(answers, json.dumps({"said": said}).encode() + b"\n")
+
+
 def _write(to: int, data: bytes) -> None:
     while data:
         data = data[os.write(to, data) :]
@@ -123,7 +132,7 @@ class _Side:
         self._checked: dict[tuple[str, str], str] = {}
         self._loaded = False
 
-    def run(self, order: Order) -> Outcome:
+    def run(self, order: Order, hear: Hear) -> Outcome:
         try:
             bench = self._bench(order)
             changed = self._changed(bench, order)
@@ -131,7 +140,7 @@ class _Side:
             changed = f"{error.code}: {error}"
         if changed:
             return Outcome(ending=Ending.RAISED, error=MOVED, message=changed)
-        outcome = bench.attempt(order, capture=_open, span=None)
+        outcome = bench.attempt(order, capture=_open, span=None, hear=hear)
         if outcome.log:  # a traceback: the log is what was printed
             sys.stderr.write(outcome.log)
         return msgspec.structs.replace(outcome, log="")
@@ -156,6 +165,7 @@ class _Side:
                 datasets=_Later(given.datasets),
                 around=given.around,
                 evidence=given.evidence,
+                declared=given.declared,
             )
         return self._benches[key]
 

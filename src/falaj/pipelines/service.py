@@ -15,7 +15,7 @@ from falaj.base.errors import FalajError
 from falaj.base.time import now
 from falaj.facts.data import DatasetVersion
 from falaj.facts.runs import Artifact, Environment, Origin, StepRun, StepStatus
-from falaj.pipelines.attempt import Bench, Here
+from falaj.pipelines.attempt import Around, Bench, Here
 from falaj.pipelines.closure import Scanner
 from falaj.pipelines.codecs import BytesCodec, JsonCodec, PathCodec, choose
 from falaj.pipelines.execute import Engine, OnStep
@@ -28,7 +28,7 @@ from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.datasets import Dataset
 from falaj.ports.evidence import EvidenceReader
-from falaj.ports.executor import Executor
+from falaj.ports.executor import Executor, Hear
 
 __all__ = ["PipelineOutcome", "all_codecs", "code_roots", "run_pipeline"]
 
@@ -108,6 +108,8 @@ def run_pipeline(
     parallel: int = 1,
     only: str = "",
     fail_fast: bool = False,
+    on_said: Hear | None = None,
+    around: Around | None = None,
     clock: Callable[[], datetime] = now,
     evidence: tuple[EvidenceReader, ...] = (),
 ) -> PipelineOutcome:
@@ -134,6 +136,8 @@ def run_pipeline(
         fail_fast: the first failure ends the steps that run; otherwise independent ones finish.
         clock: tells the time to steps with `fresh`.
         evidence: readers of other tools' results, for steps that run in this process.
+        on_said: hears metrics and points of a step while it runs, about each second.
+        around: entered around each step that runs in this process.
 
     Raises FalajError when nothing was run: the plan does not hold. A step that fails is told in
     the outcome's `error`.
@@ -162,6 +166,8 @@ def run_pipeline(
             codecs=codecs,
             datasets=datasets,
             evidence=evidence,
+            around=around,
+            declared=tuple(datasets),
         )
         engine = Engine(
             root=root,
@@ -182,6 +188,7 @@ def run_pipeline(
             clock=clock,
             on_step=on_step,
             fail_fast=fail_fast,
+            on_said=on_said,
         )
         done = engine.explain(plan) if explain else engine.execute(plan)
     return PipelineOutcome(

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, Protocol, runtime_checkable
 
+from falaj.base.points import Series
 from falaj.facts.checks import CheckResult
 from falaj.facts.runs import Artifact, Ending
 from falaj.facts.wire import Fact
 
-__all__ = ["MOVED", "Executor", "Line", "Order", "Outcome"]
+__all__ = ["MOVED", "Executor", "Hear", "Line", "Order", "Outcome", "TellingExecutor"]
 
+# Metrics of a running step, and the points that are new since it was told last.
+Hear = Callable[[Mapping[str, float], Sequence[Series]], None]
 MOVED: Final = "Moved"  # the error of an order whose code or data changed since it was given
 
 
@@ -100,3 +104,15 @@ class Executor(Protocol):
 
     def close(self) -> None:
         """End everything that still runs; leave no process behind. Not an error twice."""
+
+
+@runtime_checkable
+class TellingExecutor(Protocol):
+    """An executor that can also tell what a step logs while it runs."""
+
+    def run_telling(self, order: Order, hear: Hear) -> Outcome:
+        """As `run`. hear: called about each second, from any thread, never after the end.
+
+        The outcome holds all of it once more; only a step whose process went away has said no more
+        than was told.
+        """

@@ -62,6 +62,7 @@ class Ground:
     (letter, path); None where the repository does not hold both.
     remote: one address in a place that keeps releases, which falaj.toml lists.
     scopes: keys of what is sealed at rest, where the project seals.
+    around: what steps in this process find beside them; it is told whether data is protected.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
     log: the tree over the events. witnesses: who is shown its checkpoints.
     """
@@ -102,6 +103,7 @@ class Ground:
     scopes: Scopes | None = None
     log: LogStore | None = None
     witnesses: tuple[Witness, ...] = ()
+    around: Callable[[bool], Any] | None = None
 
     @property
     def name(self) -> str:

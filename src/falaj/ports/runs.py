@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
 from falaj.base.filters import Filter, Order
@@ -17,6 +17,15 @@ class Runs(Protocol):
 
     def record(self, run: Run, series: Iterable[Series]) -> None:
         """Make a run searchable, with its points. Recording it again replaces what was there."""
+
+    def append(self, run: str, metrics: Mapping[str, float], series: Iterable[Series]) -> None:
+        """What a running step says: last values, and points behind those that are there.
+
+        It may be lost when the store is busy: `record` brings all of it in the end.
+        """
+
+    def last(self, run: str) -> dict[str, float]:
+        """The last value of each metric, also of a run that goes on."""
 
     def search(self, where: Filter | None, order: Order | None, *, limit: int) -> Sequence[str]:
         """Ids of runs, in the order asked for, newest first without one.

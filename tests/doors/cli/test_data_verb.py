@@ -230,6 +230,17 @@ def look(rows: pl.DataFrame) -> pl.DataFrame:
 """
 
 
+def test_a_suite_of_an_unknown_dataset_says_which_are_known(here, tmp_path):
+    root = write_project(tmp_path)
+    text = (root / "pipeline.py").read_text().replace("train(load(),", "train(look(load()),")
+    head, pipeline = text.split("@pipeline\n")
+    suite = SUITE.replace("REPORT", repr(json.dumps([POINTBLANK]))).replace('"rows")', '"row")')
+    (root / "pipeline.py").write_text(f"{head.rstrip()}\n{suite}\n\n@pipeline\n{pipeline}")
+    done = here(root, "run")
+    assert done.code != 0 and "data.unknown-dataset" in done.err
+    assert "did you mean 'rows'?" in done.err and "pipeline.py:" in done.err
+
+
 def test_a_suite_inside_a_step_reaches_gate_run_page_and_release(here, tmp_path):
     root = write_project(tmp_path, toml=TOML.replace('["quality"', '["data", "quality"'))
     text = (root / "pipeline.py").read_text().replace("train(load(),", "train(look(load()),")

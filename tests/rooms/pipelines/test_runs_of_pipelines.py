@@ -519,6 +519,8 @@ def test_names_of_the_author_are_lazy_and_cheap():
         "pipeline",
         "plot",
         "seed",
+        "split",
+        "Split",
         "step",
         "when",
     }

@@ -38,6 +38,9 @@ def main(n: int = 1) -> int:
 """
 
 
+DECLARED = dict.fromkeys(("flights", "weather"))  # no step reads their rows
+
+
 def written(shop, what="Validate()"):
     shop.write(pipeline=STEP.replace("PLACE", repr(str(RECORDED))).replace("WHAT", what))
 
@@ -45,7 +48,7 @@ def written(shop, what="Validate()"):
 def test_checks_are_kept_also_when_the_step_comes_from_the_cache(shop):
     written(shop)
     for status in ("executed", "cached"):
-        done = shop.run(evidence=(PointblankEvidence(),))
+        done = shop.run(evidence=(PointblankEvidence(),), datasets=DECLARED)
         assert shop.states(done) == {"look": status} and shop.value(done) == 6
         (step,) = done.steps
         found = {r.check: r.verdict for r in step.checks}
@@ -57,8 +60,25 @@ def test_checks_are_kept_also_when_the_step_comes_from_the_cache(shop):
 @pytest.mark.parametrize("what", ["42", "None", "[]", "{'results': []}"])
 def test_what_is_no_result_fails_the_step(shop, what):
     written(shop, what)
-    done = shop.run(evidence=(PointblankEvidence(),))
+    done = shop.run(evidence=(PointblankEvidence(),), datasets=DECLARED)
     assert "no result of a suite" in str(done.error.problems)
+
+
+NAMES = {  # dataset of the step -> declared, words
+    "a slip": ("flihgts", DECLARED, "did you mean 'flights'?"),
+    "another one": ("boats", DECLARED, "declares: flights, weather\nfix: name one"),
+    "none at all": ("flights", {}, "falaj.toml declares: none"),
+}
+
+
+@pytest.mark.parametrize(("name", "declared", "words"), NAMES.values(), ids=NAMES)
+def test_a_dataset_that_nobody_declared_is_refused(shop, name, declared, words):
+    step = STEP.replace("PLACE", repr(str(RECORDED))).replace("WHAT", "Validate()")
+    shop.write(pipeline=step.replace('dataset="flights"', f"dataset={name!r}"))
+    done = shop.run(evidence=(PointblankEvidence(),), datasets=declared)
+    told = str(done.error.problems[0].message)
+    assert "[data.unknown-dataset] there is no dataset" in told and words in told
+    assert done.steps[0].checks == ()
 
 
 def test_without_a_reader_nothing_is_passed_silently(shop):

@@ -209,9 +209,17 @@ def connect(
 
     root = project_root()
     heard: dict[str, Any] = {"on_step": on_step, "tell": tell}
-    works = Works.open(root, **{name: who for name, who in heard.items() if who is not None})
+    given = {name: who for name, who in heard.items() if who is not None}
+    works = Works.open(root, around=beside_steps, **given)
     ctx.call_on_close(works.close)
     return Embedded(works, identity)
+
+
+def beside_steps(protected: bool) -> Any:
+    """What steps in this process find beside them: an endpoint for `mlflow.*`, where it is installed."""
+    from falaj.doors.worker.steps import for_mlflow
+
+    return for_mlflow(protected)
 
 
 def project_root() -> Path:

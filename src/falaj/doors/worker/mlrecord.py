@@ -64,6 +64,11 @@ def unknown(message: str) -> Refused:
     return Refused(404, "RESOURCE_DOES_NOT_EXIST", message)
 
 
+def is_line(line: Series) -> bool:
+    """One value at step 0 is what `log_metric` without a step says: no line."""
+    return len(line.steps) > 1 or line.steps[0] != 0
+
+
 @dataclass
 class Sub:
     """The step's own run (prefix is empty), or one that the client made beside it."""
@@ -146,6 +151,7 @@ class Record:
         self._running, self._clock = running, clock
         self._lock = threading.Lock()
         self._main = Sub(run, "", running.step, self._now())
+        running.beside.append(self.lines)
         self._subs = {run: self._main}
         self._models: dict[str, Logged] = {}
         self._experiment = "falaj"
@@ -203,19 +209,28 @@ class Record:
         """Hand over what is known only now: lines, and which values were no numbers."""
         with self._lock:
             self._closed = True
+            with contextlib.suppress(ValueError):
+                self._running.beside.remove(self.lines)
             for sub in self._subs.values():
                 for line in sub.points.values():
-                    if len(line.steps) > 1 or line.steps[0] != 0:
-                        whole = self._running.lines.setdefault(line.name, Series(line.name))
-                        whole.steps.extend(line.steps)
-                        whole.times.extend(line.times)
-                        whole.values.extend(line.values)
+                    if is_line(line):
+                        self._running.lines.setdefault(line.name, Series(line.name)).extend(line)
                 if sub.inputs:
                     text = json.dumps(sub.inputs, indent=1, sort_keys=True)
                     self._running.files[f"mlflow/{sub.prefix}inputs.json"] = text.encode()
             for name, (count, first) in self._odd.items():
                 more = f", and {count - 1} more" if count > 1 else ""
                 self._running.tags[f"falaj.not-a-number.{name}"] = first + more
+
+    def lines(self) -> list[Series]:
+        """As they are now, for whoever looks while the step runs."""
+        with self._lock:
+            found = [line for sub in self._subs.values() for line in sub.points.values()]
+            return [
+                Series(one.name, one.steps[:], one.times[:], one.values[:])
+                for one in found
+                if is_line(one)
+            ]
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[None]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Engine, and_, delete, exists, insert, not_, or_, select
+from sqlalchemy import ColumnElement, Engine, and_, delete, exists, func, insert, not_, or_, select
+from sqlalchemy.exc import OperationalError
 
 from falaj.base.filters import Both, Compare, Either, Filter, Not, Order
 from falaj.base.points import Series, columns, little
@@ -53,6 +55,28 @@ class SqlRuns:
                 if rows:
                     connection.execute(insert(table), rows)
 
+    def append(self, run: str, metrics: Mapping[str, float], series: Iterable[Series]) -> None:
+        table, last = tables.point_chunk, tables.run_last
+        with suppress(OperationalError), self._writer.begin() as connection:
+            for one in series:
+                here = (table.c.run == run) & (table.c.name == one.name)
+                number = connection.scalar(select(func.max(table.c.seq)).where(here))
+                rows = [*chunk_rows(run, one, 0 if number is None else number + 1)]
+                if rows:
+                    connection.execute(insert(table), rows)
+            if metrics:
+                connection.execute(
+                    delete(last).where(last.c.run == run, last.c.name.in_(list(metrics)))
+                )
+                rows = [{"run": run, "name": n, "value": v} for n, v in metrics.items()]
+                connection.execute(insert(last), rows)
+
+    def last(self, run: str) -> dict[str, float]:
+        table = tables.run_last
+        query = select(table.c.name, table.c.value).where(table.c.run == run)
+        with self._engine.connect() as connection:
+            return {str(name): float(value) for name, value in connection.execute(query)}
+
     def search(self, where: Filter | None, order: Order | None, *, limit: int) -> Sequence[str]:
         query = select(RUN.c.id).limit(limit)
         if where is not None:
@@ -78,9 +102,7 @@ class SqlRuns:
         with self._engine.connect() as connection:
             for steps, times, values in connection.execute(query.order_by(table.c.seq)):
                 part = columns(steps, times, values)
-                whole.steps.extend(part.steps)
-                whole.times.extend(part.times)
-                whole.values.extend(part.values)
+                whole.extend(part)
         return whole
 
     def names(self, run: str) -> Sequence[str]:
@@ -90,8 +112,8 @@ class SqlRuns:
             return list(connection.scalars(query.order_by(table.c.name)))
 
 
-def chunk_rows(run: str, series: Series) -> Iterable[dict[str, Any]]:
-    for number, part in enumerate(series.chunks()):
+def chunk_rows(run: str, series: Series, first: int = 0) -> Iterable[dict[str, Any]]:
+    for number, part in enumerate(series.chunks(), first):
         yield {
             "run": run,
             "name": series.name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import codecs
 import json
 import os
@@ -16,8 +17,9 @@ from typing import Any, Final
 
 import msgspec
 
+from falaj.base.points import Series, unpack
 from falaj.facts.runs import Ending
-from falaj.ports.executor import Order, Outcome
+from falaj.ports.executor import Hear, Order, Outcome
 
 __all__ = ["StepWorkers"]
 
@@ -44,10 +46,13 @@ class StepWorkers:
         self._closed = False
 
     def run(self, order: Order) -> Outcome:
+        return self.run_telling(order, _unheard)
+
+    def run_telling(self, order: Order, hear: Hear) -> Outcome:
         worker = self._take(fresh=order.isolate)
         if worker is None:
             return Outcome(ending=Ending.LOST, message="the run was ended")
-        outcome = worker.run(order)
+        outcome = worker.run(order, hear)
         with self._lock:
             if worker.lives and not order.isolate and not self._closed:
                 self._idle.append(worker)
@@ -103,7 +108,7 @@ class _Worker:
         self._rest = b""
         self.lives = True
 
-    def run(self, order: Order) -> Outcome:
+    def run(self, order: Order, hear: Hear) -> Outcome:
         word = secrets.token_hex(16)
         printed, begun = _Printed(), time.perf_counter()
         line = json.dumps(msgspec.to_builtins(order)) + f" {word}\n"
@@ -112,7 +117,7 @@ class _Worker:
         except OSError:
             return self._lost(printed, begun)
         until = None if order.timeout_s is None else time.monotonic() + order.timeout_s
-        answer = self._wait(printed, until)
+        answer = self._wait(printed, until, hear)
         if answer is not None:
             self._read_out(printed)
             outcome = msgspec.convert(answer, Outcome)
@@ -127,8 +132,11 @@ class _Worker:
             )
         return self._lost(printed, begun)
 
-    def _wait(self, printed: _Printed, until: float | None) -> Any:
-        """The answer; None when the time is up or the process has ended."""
+    def _wait(self, printed: _Printed, until: float | None, hear: Hear) -> Any:
+        """The answer; None when the time is up or the process has ended.
+
+        What the step says before goes to `hear`.
+        """
         with selectors.DefaultSelector() as looking:
             looking.register(self._answers, selectors.EVENT_READ)
             looking.register(self._out, selectors.EVENT_READ)
@@ -145,10 +153,12 @@ class _Worker:
                     if not data:
                         looking.unregister(self._answers)
                     self._rest += data
-                    line, end, rest = self._rest.partition(b"\n")
-                    if end:
-                        self._rest = rest
-                        return json.loads(line)
+                    while b"\n" in self._rest:
+                        line, _, self._rest = self._rest.partition(b"\n")
+                        answer = json.loads(line)
+                        if "said" not in answer:
+                            return answer
+                        _heard(answer["said"], hear)
                 if self._has_ended(ready):
                     return None
         return None
@@ -246,6 +256,14 @@ class _Printed:
             return decode(bytes(self._head + self._tail), "replace")[0]
         head, tail = (decode(bytes(part), "replace")[0] for part in (self._head, self._tail))
         return head + between + tail
+
+
+def _unheard(_metrics: Mapping[str, float], _lines: Sequence[Series]) -> None:
+    """Nobody listens."""
+
+
+def _heard(said: Mapping[str, Any], hear: Hear) -> None:
+    hear(said["metrics"], unpack(base64.b64decode(said["points"])))
 
 
 def _ended_sign(pid: int) -> int | None:

@@ -52,9 +52,9 @@ def list_runs(
 
 @get("/runs/{run:str}", needs=Action.READ, on=ResourceKind.PROJECT)
 def show_run(works: Works, run: str) -> Run:
-    from falaj.journeys import train
+    from falaj.journeys import runs
 
-    return works.ground.store.get(Run, train.named(works.ground, run)).fact
+    return runs.shown(works.ground, fact_of(works, run))
 
 
 def fact_of(works: Works, run: str) -> Run:

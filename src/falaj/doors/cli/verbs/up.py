@@ -21,9 +21,9 @@ def command(ctx: click.Context, host: str, port: int, worker: bool) -> None:
       falaj up --port 9000 --no-worker
     """
     from falaj.app import Works
-    from falaj.doors.cli.client import project_root
+    from falaj.doors.cli.client import beside_steps, project_root
     from falaj.doors.worker.up import serve
 
-    works = Works.open(project_root())
+    works = Works.open(project_root(), around=beside_steps)
     ctx.call_on_close(works.close)
     ctx.exit(serve(works, host=host, port=port, worker=worker, say=click.echo))

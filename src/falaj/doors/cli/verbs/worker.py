@@ -29,10 +29,10 @@ def command(ctx: click.Context, once: bool, every: float, duties: tuple[str, ...
       falaj worker --duty rollouts --duty monitors
     """
     from falaj.app import DUTIES, Works
-    from falaj.doors.cli.client import project_root
+    from falaj.doors.cli.client import beside_steps, project_root
     from falaj.doors.worker.loop import work
 
-    works = Works.open(project_root())
+    works = Works.open(project_root(), around=beside_steps)
     ctx.call_on_close(works.close)
     chosen = frozenset(duties) or DUTIES
     work(works, every=every, once=once, duties=chosen, say=click.echo)
