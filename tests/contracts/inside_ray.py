@@ -634,6 +634,7 @@ def test_falaj_run_keeps_the_same_record_as_with_worker_processes(cluster, tmp_p
     """The whole command, on a dataset of the project; then again, then with the cluster away."""
     settings = (
         f'[pipelines]\nexecutor = "ray"\n[links.ray]\naddress = "{cluster.address}"\n'
+        'region = "ae"\n'
         f'token_file = "{cluster.token_file}"\n'
     )
     runs, seconds = {}, {}

@@ -246,18 +246,16 @@ def _init(address: str, token_file: Path) -> None:
         entrance.given_up = True
         silent_s = ENTER_S if entrance.answered.is_set() else ANSWER_S
         raise _unreachable(address, f"it took the connection and was silent for {silent_s:.0f} s")
-    match entrance.error:
-        case None:
-            return
-        case ray.exceptions.AuthenticationError():
-            raise FalajError(
-                "pipelines.cluster-token",
-                f"the Ray cluster at {address} refuses the token",
-                why=f"it was started with another one than {token_file} holds",
-                fix="put the cluster's token into that file",
-            ) from None
-        case error:
-            raise _unreachable(address, _first_line(error)) from None
+    failed = entrance.error
+    if isinstance(failed, ray.exceptions.AuthenticationError):
+        raise FalajError(
+            "pipelines.cluster-token",
+            f"the Ray cluster at {address} refuses the token",
+            why=f"it was started with another one than {token_file} holds",
+            fix="put the cluster's token into that file",
+        )
+    if failed is not None:
+        raise _unreachable(address, _first_line(failed))
 
 
 def _knock(address: str) -> None:
