@@ -240,25 +240,17 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("body", BREAKS.values(), ids=BREAKS)
-def test_a_failure_reads_as_it_does_here(cluster, tmp_path, body):
-    """Code, words, place, why and fix; the log of the step as well."""
+def test_a_failure_reads_as_it_does_here(shop, body):
+    """Code, words, place, why and fix, the record of the step, and its log."""
+    shop.step(body, "timeout='2s', retries=0")
+    with (shop.root / "pipeline.py").open("a") as file:
+        file.write("def helped(n: int) -> None:\n    raise KeyError(n)\n")
     found = {}
-    for kind in ("worker", "ray"):
-        (tmp_path / kind).mkdir()
-        shop = RayShop(tmp_path / kind, kind)
-        shop.step(body, "timeout='2s', retries=0")
-        with (shop.root / "pipeline.py").open("a") as file:
-            file.write("def helped(n: int) -> None:\n    raise KeyError(n)\n")
+    for shop.kind in ("worker", "ray"):
         outcome = shop.run()
-        problems = [msgspec.to_builtins(problem) for problem in outcome.error.problems]
-        text = re.sub(
-            r"\d+\.\d s", "N s", json.dumps([problems, told(msgspec.to_builtins(outcome.steps))])
-        )
-        found[kind] = (
-            text.replace(str(shop.root), "ROOT"),
-            shop.log(outcome).replace(str(shop.root), "ROOT"),
-        )
-        shop.cache.close()
+        told_why = msgspec.to_builtins(outcome.error.problems)
+        whole = json.dumps([told_why, told(msgspec.to_builtins(outcome.steps)), shop.log(outcome)])
+        found[shop.kind] = re.sub(r"\d+\.\d s", "N s", whole)
     assert found["ray"] == found["worker"]
 
 
@@ -642,6 +634,7 @@ def test_falaj_run_keeps_the_same_record_as_with_worker_processes(cluster, tmp_p
     """The whole command, on a dataset of the project; then again, then with the cluster away."""
     settings = (
         f'[pipelines]\nexecutor = "ray"\n[links.ray]\naddress = "{cluster.address}"\n'
+        'region = "ae"\n'
         f'token_file = "{cluster.token_file}"\n'
     )
     runs, seconds = {}, {}

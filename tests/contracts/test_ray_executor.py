@@ -8,11 +8,14 @@ from __future__ import annotations
 import importlib.util
 import os
 import socket
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import closed
 import pytest
+from small_project import write_project
 
 import parts
 from falaj.base.errors import FalajError
@@ -110,11 +113,17 @@ def test_an_executor_that_was_never_used_closes_without_ray(tmp_path, token):
     assert executor.run(ORDER).message == "the run was ended"
 
 
-LINK = '[links.ray]\naddress = "ray.example.org:6379"\ntoken_file = "token"\n'
+LINK = """
+[links.ray]
+address = "ray.example.org:6379"
+region = "ae"
+token_file = "token"
+"""
 WRONG = {  # what follows the project's table -> what is told
     "no cluster": ("", "ray needs [links.ray]"),
     "no port": (LINK.replace(":6379", ""), "host:port"),
     "an address of the web": (LINK.replace('"ray.', '"https://ray.'), "host:port"),
+    "no region": (LINK.replace('region = "ae"\n', ""), "region"),
     "no token": (LINK.replace('token_file = "token"\n', ""), "token_file"),
     "the token itself": (LINK + 'token = "secret"\n', "token"),
 }
@@ -132,4 +141,32 @@ def test_good_settings_are_read(tmp_path):
     (tmp_path / "falaj.toml").write_text(PROJECT + LINK)
     table = read_project(tmp_path / "falaj.toml").links.ray
     assert table is not None
-    assert (table.address, table.token_file) == ("ray.example.org:6379", "token")
+    assert (table.address, table.region, table.token_file) == (
+        "ray.example.org:6379", "ae", "token",
+    )  # fmt: skip
+
+
+ALLOWED = {  # countries of the dataset, region of the cluster -> refused
+    "where the project is": ("", "ae", False),
+    "a part of the country": ("", "ae-az", False),
+    "where the project is not": ("", "eu", True),
+    "named by the dataset": ('countries = ["AE", "EU"]', "eu", False),
+    "not named by the dataset": ('countries = ["AE"]', "us", True),
+}
+
+
+@pytest.mark.parametrize(("countries", "region", "is_refused"), ALLOWED.values(), ids=ALLOWED)
+def test_data_is_not_worked_on_where_it_may_not_be(tmp_path, countries, region, is_refused):
+    """Said before the cluster is asked for anything: there is none, and no token."""
+    write_project(tmp_path)
+    file = tmp_path / "falaj.toml"
+    text = file.read_text().replace('name = "rows"\n', f'name = "rows"\n{countries}\n', 1)
+    ray = LINK.replace('"ae"', f'"{region}"')
+    file.write_text(f'{text}\n[pipelines]\nexecutor = "ray"\n{ray}')
+    done = subprocess.run(
+        [sys.executable, "-m", "falaj", "run"], cwd=tmp_path, capture_output=True, text=True,
+        timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert ("pipelines.not-allowed-there" in done.stderr) == is_refused, done.stderr
+    assert ("pipelines.cluster-token" in done.stderr) != is_refused, done.stderr

@@ -825,6 +825,10 @@ class RayTable(Fact, frozen=True, kw_only=True):
             pattern=r"^[A-Za-z0-9.-]+:[0-9]{1,5}$",
         ),
     ]
+    region: Annotated[
+        Region,
+        _is("Its jurisdiction; data that may not be there is not worked on there.", min_length=1),
+    ]
     token_file: Annotated[
         Words, _is("The file that holds the cluster's token, relative to falaj.toml.")
     ]
@@ -1023,7 +1027,7 @@ class Project(Fact, frozen=True, kw_only=True):
         self._metrics_must_fit()
         if self.pipelines.executor == "ray" and self.links.ray is None:
             raise ValueError(
-                "pipelines.executor: ray needs [links.ray] with `address` and `token_file`"
+                "pipelines.executor: ray needs [links.ray] with `address`, `region` and `token_file`"
             )
         names = [dataset.name for dataset in self.datasets]
         for index, name in enumerate(names):

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Final
 from msgspec.structs import replace
 
 from falaj.base import digests, ids, process
-from falaj.base.errors import FalajError, NotFound
+from falaj.base.errors import FalajError, NotFound, Problem
 from falaj.base.points import Series, unpack
+from falaj.compliance.rules import may_be_in
 from falaj.facts.access import Permit
 from falaj.facts.checks import CheckResult, Verdict, of_dataset
 from falaj.facts.data import PROTECTED, ContractReport, Label, SetAside
@@ -149,7 +150,7 @@ def is_promise(result: CheckResult) -> bool:
 
 
 def told(result: CheckResult) -> Any:
-    from falaj.base.errors import Place, Problem
+    from falaj.base.errors import Place
 
     place = result.details.get("place")
     return Problem(
@@ -272,6 +273,9 @@ def executed(
 ) -> PipelineOutcome:
     settings = ground.project.pipelines
     apart = settings.executor != "in-process" and not explain_only
+    datasets = datasets or opened(ground)
+    if apart:
+        must_be_allowed_there(ground.project, datasets)
     executor = ground.workers(settings.parallel, started.seed) if apart and ground.workers else None
     parallel = executor.at_once if executor else 1
 
@@ -285,7 +289,7 @@ def executed(
         root=ground.root,
         parameters=started.parameters,
         seed=started.seed,
-        datasets=datasets or opened(ground),
+        datasets=datasets,
         blobs=ground.blobs,
         cache=ground.cache,
         codecs=ground.codecs,
@@ -307,6 +311,25 @@ def executed(
 
 def is_protected(ground: Ground) -> bool:
     return any(table.classification in PROTECTED for table in ground.project.datasets)
+
+
+def must_be_allowed_there(project: Project, datasets: Mapping[str, DatasetHandle]) -> None:
+    """Steps on a cluster read their data where it stands. Raises with each one that may not be there."""
+    table = project.links.ray
+    if project.pipelines.executor != "ray" or table is None:
+        return
+    refused = [
+        Problem(
+            code="pipelines.not-allowed-there",
+            message=f"steps on the Ray cluster would read dataset {name}: {why}",
+            why="`countries` of the dataset, or the project's region, say where it may be",
+            fix='take a cluster that stands there, or set executor = "worker" in [pipelines]',
+        )
+        for name, handle in datasets.items()
+        if (why := may_be_in(handle.label, table.region))
+    ]
+    if refused:
+        raise FalajError.of(tuple(refused))
 
 
 def ended(

@@ -8,6 +8,7 @@ sees under the same path. That is looked at before the first step, and by each s
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 import socket
@@ -136,8 +137,7 @@ class RayExecutor:
                     return Outcome(ending=Ending.LOST, message=lacking)
             begun, node = time.perf_counter(), said["node"]
             where = f"{said['at']} ({node[:8]})"
-            wait_s = None if order.timeout_s is None else order.timeout_s + LATE_S
-            answer = stream.next(wait_s)
+            answer = stream.next_from(node, order.timeout_s)
         except (ray.exceptions.RayError, StopIteration) as error:
             seconds = time.perf_counter() - begun
             return Outcome(ending=Ending.LOST, message=_how(error, node), seconds=seconds)
@@ -168,6 +168,23 @@ class _Stream:
             return None
         said: dict[str, Any] = json.loads(ray.get(next(self.inner)))
         return said
+
+    def next_from(self, node: str, timeout_s: float | None) -> dict[str, Any] | None:
+        """The same of a step that runs there. Raises NodeDiedError when the node goes.
+
+        Of a node that goes in the middle Ray may never say a word about its tasks.
+        """
+        import ray
+
+        end = math.inf if timeout_s is None else time.monotonic() + timeout_s + LATE_S
+        while (left := end - time.monotonic()) > 0:
+            answer = self.next(min(left, LOOK_S))
+            if answer is not None:
+                return answer
+            if not _lives(node):
+                _cancel(self.inner)
+                raise ray.exceptions.NodeDiedError("it left the cluster")
+        return None
 
 
 class _Cluster:
@@ -229,18 +246,16 @@ def _init(address: str, token_file: Path) -> None:
         entrance.given_up = True
         silent_s = ENTER_S if entrance.answered.is_set() else ANSWER_S
         raise _unreachable(address, f"it took the connection and was silent for {silent_s:.0f} s")
-    match entrance.error:
-        case None:
-            return
-        case ray.exceptions.AuthenticationError():
-            raise FalajError(
-                "pipelines.cluster-token",
-                f"the Ray cluster at {address} refuses the token",
-                why=f"it was started with another one than {token_file} holds",
-                fix="put the cluster's token into that file",
-            ) from None
-        case other:
-            raise _unreachable(address, _first_line(other)) from None
+    failed = entrance.error
+    if isinstance(failed, ray.exceptions.AuthenticationError):
+        raise FalajError(
+            "pipelines.cluster-token",
+            f"the Ray cluster at {address} refuses the token",
+            why=f"it was started with another one than {token_file} holds",
+            fix="put the cluster's token into that file",
+        )
+    if failed is not None:
+        raise _unreachable(address, _first_line(failed))
 
 
 def _knock(address: str) -> None:
@@ -354,6 +369,10 @@ def _nodes() -> list[dict[str, Any]]:
     return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
 
 
+def _lives(node: str) -> bool:
+    return any(found["NodeID"] == node for found in _nodes())
+
+
 def _lacking(takes: Mapping[str, float]) -> str:
     """Words when no living node could ever run it; Ray would wait for one for good."""
     wants = {
@@ -387,7 +406,7 @@ def _how(error: Exception, node: str) -> str:
         case ray.exceptions.OutOfMemoryError():
             return "memory of its node ran out"
         case ray.exceptions.WorkerCrashedError() | ray.exceptions.NodeDiedError():
-            lives = not node or any(n["NodeID"] == node for n in _nodes())
+            lives = not node or _lives(node)
             return "Ray's process for it went away" if lives else f"node {node[:8]} was lost"
         case StopIteration():
             return "it ended without an answer"
