@@ -12,7 +12,7 @@ from falaj.base import merkle, note, tlog
 from falaj.base.errors import FalajError, NotFound
 from falaj.base.files import write_atomic
 from falaj.base.tlog import Checkpoint, Growth, Proof
-from falaj.base.trust import RootKey, note_keys
+from falaj.base.trust import ROOT, RootKey, note_keys
 from falaj.ports.ground import Ground
 from falaj.ports.log import LogStore, LogUnavailable, Signed
 from falaj.ports.signer import Keys
@@ -46,6 +46,7 @@ class Log:
         self.store, self.log = store, log
         self._keys, self._project, self._now, self._memory = keys, project, now, memory
         self._signed_at: datetime | None = None
+        self._origin = ""
 
     @classmethod
     def of(cls, ground: Ground) -> Log:
@@ -86,10 +87,11 @@ class Log:
 
         None while the log is empty.
         """
+        signed = None
         while self.log.waiting():
             self.store.integrate(limit=BATCH)
-            self.seal()
-        return self.seal()
+            signed = self.seal()
+        return signed or self.seal()
 
     def seal(self) -> Signed | None:
         """Sign the tree as it is.
@@ -224,23 +226,27 @@ class Log:
 
     def ever(self) -> tuple[note.Key, ...]:
         """Every key that this log ever had: what it signed last was signed by one of them."""
+        origin = self.origin
         found = (
             note.key_of_pem(key.identity, note.ED25519, key.public.encode())
             for key in self._keys.trust().keys
-            if key.identity == self.origin and ROLE in key.roles
+            if key.identity == origin and ROLE in key.roles
         )
         return tuple(key for key in found if key is not None)
 
     @property
     def origin(self) -> str:
         """The name of this log. It stays, whatever key signs."""
-        prefix = f"{ROLE}/{self._project}/"
-        trusted: tuple[RootKey, ...] = tuple(self._keys.trust().keys)
-        known = [k.identity for k in trusted if ROLE in k.roles and k.identity.startswith(prefix)]
-        if known:
-            return known[-1]
-        first = next(key for key in trusted if "root" in key.roles)
-        return prefix + hashlib.sha256(first.public.encode()).hexdigest()[:12]
+        if not self._origin:
+            prefix = f"{ROLE}/{self._project}/"
+            trusted: tuple[RootKey, ...] = tuple(self._keys.trust().keys)
+            known = [
+                k.identity for k in trusted if ROLE in k.roles and k.identity.startswith(prefix)
+            ]
+            first = next(key for key in trusted if ROOT in key.roles)
+            own = hashlib.sha256(first.public.encode()).hexdigest()[:12]
+            self._origin = known[-1] if known else prefix + own
+        return self._origin
 
     def _key(self) -> tuple[note.Key, Callable[[bytes], bytes]]:
         origin = self.origin

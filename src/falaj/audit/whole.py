@@ -55,12 +55,13 @@ class Check:
             self.found.append(Finding(code, "" if index is None else str(index), message))
 
     def run(self) -> Whole:
+        size = self.store.size()  # what comes meanwhile is not judged
         levels = Levels(self.store)
         signed = iter(self.store.checkpoints())
         next_ = next(signed, None)
         edge, checkpoints, witnessed = merkle.START, 0, 0
         expected = 0
-        for leaf in self.store.leaves():
+        for leaf in self.store.leaves(0, size):
             if leaf.idx != expected:
                 self.say(expected, f"place {expected} of the log is empty")
                 expected = leaf.idx
@@ -78,11 +79,14 @@ class Check:
                 witnessed += self._checkpoint(next_, edge)
                 checkpoints += 1
                 next_ = next(signed, None)
-        if next_ is not None:
-            self.say(
-                edge.size, f"a checkpoint of {next_.size} events was signed, {edge.size} are here"
-            )
-        extra = levels.rest()
+        now = self.store.size()
+        while next_ is not None:
+            if next_.size > now:
+                self.say(
+                    edge.size, f"a checkpoint of {next_.size} events was signed, {now} are here"
+                )
+            next_ = next(signed, None)
+        extra = levels.rest(size, now)
         if extra is not None:
             self.say(edge.size, f"node {extra[1]} of level {extra[0]} belongs to no event")
         self._memory(edge)
@@ -171,10 +175,11 @@ class Levels:
             self._of[level] = self._store.level(level)
         return next(self._of[level], None)
 
-    def rest(self) -> tuple[int, int] | None:
-        """(level, idx) of a subtree that nobody asked for."""
+    def rest(self, size: int, now: int) -> tuple[int, int] | None:
+        """(level, idx) of a subtree that belongs to none of the `size` leaves, nor to later ones."""
         for level in range(self._store.levels()):
-            found = self.next(level)
-            if found is not None:
-                return level, found[0]
+            while (found := self.next(level)) is not None:
+                end = (found[0] + 1) << level
+                if not size < end <= now:
+                    return level, found[0]
         return None

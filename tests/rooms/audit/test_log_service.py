@@ -407,6 +407,42 @@ def test_a_log_that_is_whole_has_no_finding(world):
     assert found.root == world.store.root()[1]
 
 
+def test_a_log_of_many_levels_is_computed_anew_with_few_connections(world):
+    """One cursor a level once needed more connections than there are."""
+    world.tell(70_000)
+    world.store.integrate(limit=100_000)
+    world.log.cover()
+    found = verify_log(world.log)
+    assert (found.size, found.findings) == (70_000, ())
+
+
+def test_what_comes_while_it_is_computed_is_not_judged(world):
+    world.tell(5)
+    world.log.cover()
+    log = world.store.log()
+
+    class Busy(type(log)):
+        """Three events come, are placed and signed while the first leaf is looked at."""
+
+        came = False
+
+        def leaves(self, start=0, end=None):
+            for leaf in super().leaves(start, end):
+                if not Busy.came:
+                    Busy.came = True
+                    world.tell(3)
+                    world.log.cover()
+                yield leaf
+
+    busy = Log(
+        world.store, Busy(world.store._engine), world.ring, project="loans",
+        now=lambda: world.now, memory=world.folder / "log.checkpoint",
+    )  # fmt: skip
+    found = verify_log(busy)
+    assert (found.size, found.findings) == (5, ())
+    assert verify_log(world.log).size == 8
+
+
 CHANGES = {  # statement -> the first place that differs
     "a body": ("UPDATE event SET body = replace(body, 'p-1', 'p-2') WHERE id = '01H000003'", 2),
     "a body and its leaf": (

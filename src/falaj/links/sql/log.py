@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, func, insert, select, update
+from sqlalchemy import (
+    ColumnElement,
+    Connection,
+    Engine,
+    Select,
+    bindparam,
+    func,
+    insert,
+    select,
+    update,
+)
 
 from falaj.base import merkle, time
 from falaj.base.errors import Conflict
@@ -16,6 +26,7 @@ from falaj.ports.log import Asked, Leaf, LogUnavailable, Receipt, Signed
 
 __all__ = ["SqlLog", "edge_of", "size_of"]
 
+PAGE = 5_000
 COLUMNS = ("at", "project", "type", "actor", "subject")
 NODE = select(tables.log_node.c.hash).where(
     tables.log_node.c.level == bindparam("level"), tables.log_node.c.idx == bindparam("idx")
@@ -67,9 +78,8 @@ class SqlLog:
     def level(self, level: int) -> Iterator[tuple[int, bytes]]:
         table = tables.log_node
         query = select(table.c.idx, table.c.hash).where(table.c.level == level)
-        with self._engine.connect() as connection:
-            for idx, hash_ in connection.execute(query.order_by(table.c.idx)).yield_per(10_000):
-                yield idx, octets(hash_)
+        for idx, hash_ in self._pages(query, table.c.idx):
+            yield idx, octets(hash_)
 
     def levels(self) -> int:
         with self._engine.connect() as connection:
@@ -83,14 +93,12 @@ class SqlLog:
             select(leaf.c.idx, leaf.c.event_id, event.c.body, event.c.leaf, *columns)
             .join_from(leaf, event, leaf.c.event_id == event.c.id)
             .where(leaf.c.idx >= start)
-            .order_by(leaf.c.idx)
         )
         if end is not None:
             query = query.where(leaf.c.idx < end)
-        with self._engine.connect() as connection:
-            for idx, id_, body, hash_, *rest in connection.execute(query).yield_per(5_000):
-                said = dict(zip(COLUMNS, rest, strict=True))
-                yield Leaf(idx, id_, octets(body), octets(hash_), said)
+        for idx, id_, body, hash_, *rest in self._pages(query, leaf.c.idx):
+            said = dict(zip(COLUMNS, rest, strict=True))
+            yield Leaf(idx, id_, octets(body), octets(hash_), said)
 
     def place(self, event: str) -> int | None:
         table = tables.log_leaf
@@ -139,10 +147,21 @@ class SqlLog:
 
     def checkpoints(self) -> Iterator[Signed]:
         table = tables.checkpoint
-        query = select(table.c.size, table.c.root, table.c.note).order_by(table.c.size)
-        with self._engine.connect() as connection:
-            for row in connection.execute(query).yield_per(1_000):
-                yield Signed(row.size, octets(row.root), octets(row.note))
+        query = select(table.c.size, table.c.root, table.c.note)
+        for row in self._pages(query, table.c.size):
+            yield Signed(row.size, octets(row.root), octets(row.note))
+
+    def _pages(self, query: Select[Any], place: ColumnElement[int]) -> Iterator[Any]:
+        """All rows in the order of `place`, which is the first column. No connection is held on to."""
+        last = -1
+        while True:
+            with self._engine.connect() as connection:
+                page = query.where(place > last).order_by(place).limit(PAGE)
+                rows = connection.execute(page).all()
+            yield from rows
+            if len(rows) < PAGE:
+                return
+            last = rows[-1][0]
 
     def keep(self, signed: Signed) -> None:
         table = tables.checkpoint
