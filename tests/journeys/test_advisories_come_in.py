@@ -532,6 +532,33 @@ def test_looking_is_kept_whatever_it_says(hands):
     assert [e.data["verdict"] for e in hands.events("scan.finished")] == ["fail"]
 
 
+def test_a_scan_of_code_says_nothing_about_the_lock(hands):
+    """Or its silence would be read as a lock without a flaw."""
+    hands.bring(FLAW, days=2)
+    report = hands.gate()
+    made = hands.owner.post("/scans", {"what": ["code"]})
+    assert (made["database"], made["built_at"], made["vulnerabilities"]) == ("", None, [])
+    hands.owner.post("/identities", {"name": "noor", "roles": ["risk"]})
+    name = next(r["check"] for r in report["results"] if r["verdict"] == "inconclusive")
+    body = {"check": name, "reason": "we know it", "life": "30d"}
+    Embedded(hands.works, "noor").post(f"/gates/{report['id']}/waivers", body)  # a later report
+    folder = hands.root / hands.release()["folder"]
+    said = json.loads((folder / "evidence" / "vulns.dsse.json").read_bytes())
+    assert b"GHSA-1" in base64.b64decode(said["payload"])
+
+
+def test_a_database_that_was_changed_here_stops_the_look_with_its_reason(hands):
+    hands.gate()
+    hands.release()
+    unlooked(hands, FLAW)
+    (file,) = (hands.root / ".falaj" / "advisories").iterdir()
+    file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(Unverified) as found:
+        hands.works.turn(frozenset({"advisories"}))
+    assert found.value.code == "scans.database-damaged"
+    assert hands.alerts() == []
+
+
 def test_code_that_is_not_the_models_is_no_evidence(hands):
     toml = GATED.replace('"dependencies"]', '"code"]') + '\n[gates.code]\nfail_from = "high"\n'
     (hands.root / "falaj.toml").write_text(toml)

@@ -6,15 +6,18 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Final
 
+import msgspec
+
 from falaj.evaluation.vulnerabilities import ignored
 from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.project import CodeTable
 from falaj.facts.scans import CodeFinding
 from falaj.ports.scanners import Scanned
 
-__all__ = ["broken", "check_code"]
+__all__ = ["again", "broken", "check_code"]
 
 GATE: Final = "code"
+FINDING: Final = "finding"
 ORDER: Final = ("critical", "high", "medium", "low", "unrated")
 MOST: Final = 200  # findings that are told one by one; the scan holds all
 
@@ -31,14 +34,15 @@ def check_code(
     """
     results: list[CheckResult] = []
     for tool, scanned in sorted(tools.items()):
-        told = {"tool": tool, "version": scanned.version, "tree": tree}
         counted = [one for one in scanned.findings if _counts(one, table)]
+        below = len(scanned.findings) - len(counted)
+        told: dict[str, Any] = {"tool": tool, "version": scanned.version, "tree": tree}
+        told |= {"fail_from": table.fail_from, "below": below}
         results += [
             _result(f"{tool}.unread.{number}", Verdict.ERROR, f"not looked at: {file}", told)
             for number, file in enumerate(scanned.unread[:MOST], 1)
         ]
         results += [_judged(one, table, now, told) for one in counted[:MOST]]
-        below = len(scanned.findings) - len(counted)
         words = [f"{len(counted)} findings that count", f"{below} below {table.fail_from}"]
         if scanned.silenced:
             words.append(f"{scanned.silenced} places tell it to look away")
@@ -59,8 +63,28 @@ def _judged(one: CodeFinding, table: CodeTable, now: datetime, told: dict[str, A
     if lasting is not None:
         why += f". Ignored until {lasting.until}: {lasting.reason}"
     verdict = Verdict.FAIL if lasting is None else Verdict.INCONCLUSIVE
-    details = {**told, "rule": one.rule, "file": one.file, "line": one.line}
+    details = {**told, FINDING: msgspec.to_builtins(one)}
     return _result(f"{one.rule}:{where}", verdict, why, details)
+
+
+def again(result: CheckResult, table: CodeTable | None, at: datetime) -> list[CheckResult]:
+    """A stored result under other rules. What lies below the old limit was counted, not kept."""
+    if table is None:
+        return []
+    details = result.details
+    told = {key: value for key, value in details.items() if key != FINDING}
+    found: list[CheckResult] = [result]
+    if FINDING in details:
+        one = msgspec.convert(details[FINDING], CodeFinding)
+        found = [_judged(one, table, at, told)] if _counts(one, table) else []
+    was = details.get("fail_from", table.fail_from)
+    if ORDER.index(table.fail_from) > ORDER.index(was) and details.get("below"):
+        tool = str(details["tool"])
+        why = f"{details['below']} findings below {was} were not kept: run `falaj gate`"
+        found.append(_result(f"{tool}.below", Verdict.INCONCLUSIVE, why, told))
+    if not found:
+        found = [_result(str(details["tool"]), Verdict.PASS, "no finding that counts", told)]
+    return found
 
 
 def broken(tool: str, why: str) -> CheckResult:

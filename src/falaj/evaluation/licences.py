@@ -21,7 +21,7 @@ from falaj.facts.checks import CheckResult, Verdict
 from falaj.facts.project import DependenciesTable
 from falaj.facts.scans import Declared, Licence
 
-__all__ = ["allowed", "check_licences", "licence_of", "licences_of"]
+__all__ = ["allowed", "check_licences", "licence_of", "licences_of", "required"]
 
 GATE: Final = "dependencies"
 OSI: Final = "License :: OSI Approved :: "
@@ -171,6 +171,15 @@ def allowed(expression: str, permit: Sequence[str], deny: Sequence[str]) -> bool
     return either()
 
 
+def required(table: DependenciesTable) -> str:
+    """The rule in words; nothing where there is none."""
+    permit, deny = table.licences_allowed, table.licences_denied
+    if not permit and not deny:
+        return ""
+    without = f", without {', '.join(deny)}" if deny else ""
+    return f"licences: {', '.join(permit) or 'all'}{without}"
+
+
 def _any(name: str, patterns: Sequence[str]) -> bool:
     return any(fnmatchcase(name.lower(), pattern.lower()) for pattern in patterns)
 
@@ -182,8 +191,7 @@ def check_licences(
     permit, deny = table.licences_allowed, table.licences_denied
     if not permit and not deny:
         return []
-    requirement = f"licences: {', '.join(permit) or 'all'}"
-    requirement += f", without {', '.join(deny)}" if deny else ""
+    requirement = required(table)
     results = []
     for one in found:
         what = f"{one.package} {one.version}"

@@ -7,18 +7,20 @@ anew. What the other policy asks for and nobody measured is inconclusive, never 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 import numpy as np
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from falaj.evaluation import bias, slices
+from falaj.evaluation import bias, codescan, licences, slices, vulnerabilities
 from falaj.evaluation.latency import MEMORY, check_memory
 from falaj.evaluation.quality import JUDGED
 from falaj.evaluation.robustness import shifts
 from falaj.facts.checks import CheckResult, GateReport, Verdict
 from falaj.facts.project import (
     BiasTable,
+    DependenciesTable,
     GatesTable,
     LatencyTable,
     LeakageTable,
@@ -40,7 +42,8 @@ def replay(
     results: list[CheckResult] = []
     for result in report.results:
         if result.gate not in ("bias", "slices"):
-            results += decided(result, gates)
+            results += decided(result, gates, report.at)
+    results = said_once(results)
     results += biased([r for r in report.results if r.gate == "bias"], gates.biases)
     results += sliced([r for r in report.results if r.gate == "slices"], gates.slices)
     results += unmeasured(results, gates, compared=report.champion != "")
@@ -49,7 +52,24 @@ def replay(
     )
 
 
-def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
+def said_once(results: Sequence[CheckResult]) -> list[CheckResult]:
+    """Each result about code repeats what its tool says of them all."""
+    seen: set[tuple[str, str]] = set()
+    kept = []
+    for result in results:
+        key = (result.check, result.verdict)
+        if result.gate != "code" or key not in seen:
+            kept.append(result)
+        seen.add(key)
+    return kept
+
+
+def licensed(result: CheckResult, table: DependenciesTable | None) -> bool:
+    """Whether a result about licences was reached under this very rule."""
+    return table is not None and result.requirement == licences.required(table)
+
+
+def decided(result: CheckResult, gates: GatesTable, at: datetime) -> list[CheckResult]:
     """One stored result under the new limit; what has no limit of its own stays as it is."""
     quality, robustness, latency = gates.quality, gates.robustness, gates.latency
     match result.gate:
@@ -79,6 +99,12 @@ def decided(result: CheckResult, gates: GatesTable) -> list[CheckResult]:
         case "checks":
             asked = [f"checks.{one.partition(':')[2]}" for one in gates.checks]
             return [result] if result.check in asked else []
+        case "dependencies" if result.check.startswith("dependencies.licence"):
+            return [result] if licensed(result, gates.dependencies) else []
+        case "dependencies" | "dependencies-shown":
+            return vulnerabilities.again(result, gates.dependencies, at)
+        case "code":
+            return codescan.again(result, gates.code, at)
         case "latency":
             return served(result, latency) if latency else []
         case _:
@@ -238,6 +264,13 @@ def unmeasured(
         wanted.append(("calibration", "calibration.error"))
     if gates.leakage is not None:
         wanted += [("leakage", f"leakage.{kind}") for kind in ("target", "duplicates")]
+    if gates.dependencies is not None:
+        wanted.append(("dependencies", "dependencies.database"))
+        told = any(r.check.startswith("dependencies.licence") for r in results)
+        if licences.required(gates.dependencies) and not told:
+            wanted.append(("dependencies", "dependencies.licences"))
+    if gates.code is not None and not any(r.gate == "code" for r in results):
+        wanted.append(("code", "code.scanner"))
     if gates.slices is not None:
         wanted += [("slices", f"slices.{by}") for by in gates.slices.by]
         wanted += [("slices", "slices.found")] if gates.slices.find else []

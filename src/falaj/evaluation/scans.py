@@ -81,8 +81,9 @@ def scan(
         lock_file=lock_file(ground, text),
         packages=len(lock.pins),
         unread=lock.unread,
-        database=database.id if database else "",
-        built_at=database.built_at if database else None,
+        # Only where something was looked up: no finding of a scan of code says nothing about the lock.
+        database=database.id if database and DEPENDENCIES in what else "",
+        built_at=database.built_at if database and DEPENDENCIES in what else None,
         vulnerabilities=found,
         licences=named,
         tree=code.tree,

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple, cast
 
+import msgspec
 from packaging.version import InvalidVersion, Version
 
 from falaj.base import time
@@ -22,6 +23,7 @@ from falaj.ports.advisories import Advisories
 
 __all__ = [
     "Match",
+    "again",
     "base_score",
     "check_vulnerabilities",
     "find",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 GATE: Final = "dependencies"
+FINDING: Final = "finding"  # in the details of a result: so that other rules can decide it anew
 SEVERITIES: Final[tuple[Severity, ...]] = ("critical", "high", "medium", "low")
 ONE_DAY: Final = timedelta(days=1)
 
@@ -402,7 +405,7 @@ def _judged(
     score = f", CVSS {one.cvss:.1f}" if one.cvss is not None else ""
     cure = f"; fixed in {', '.join(one.fixed[:3])}" if one.fixed else "; no fix is known"
     what = f"{one.package} {one.version}: {one.summary or 'no summary'} ({rated}{score}){cure}"
-    told = {**told, "ids": list(one.ids), "package": one.package, "version": one.version}
+    told = {**told, FINDING: msgspec.to_builtins(one)}
     below = _order(cast("Severity", severity)) > _order(table.fail_from)
     lasting = ignored(one.ids, table.ignore, now)
     if below:
@@ -426,6 +429,27 @@ def _result(
         requirement="no known vulnerability that counts",
         details=told,
     )
+
+
+def again(result: CheckResult, table: DependenciesTable | None, at: datetime) -> list[CheckResult]:
+    """A stored result under other rules, at the time of the report. Nothing is looked up."""
+    if table is None:
+        return []
+    told = {key: value for key, value in result.details.items() if key not in (FINDING, "severity")}
+    if FINDING in result.details:
+        one = msgspec.convert(result.details[FINDING], Vulnerability)
+        return [_judged(one, table, at, told)]
+    if result.check == "dependencies.database" and result.value is not None:
+        old = result.value > table.max_age_days
+        return [
+            msgspec.structs.replace(
+                result,
+                verdict=Verdict.FAIL if old else Verdict.PASS,
+                limit=float(table.max_age_days),
+                requirement=f"at most {table.max_age_days} days old",
+            )
+        ]
+    return [result]
 
 
 def told_in_short(one: Vulnerability) -> str:

@@ -75,7 +75,7 @@ def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Rele
             fix="run `falaj gate`",
         )
     report = reports[0]
-    looked = scan_of(ground, permit, report)
+    looked = scan_of(ground, permit, report, run.code.tree)
     folder = ground.state / "releases" / model.model / version
     manifest = written(ground, folder, version, run, model, report, looked)
     ground.keys.create(RELEASE_SIGNER, ("release",))
@@ -124,10 +124,10 @@ def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Rele
     return made
 
 
-def scan_of(ground: Ground, permit: Permit, report: GateReport) -> Scan | None:
-    """The scan behind a gate report, of the very lock that goes into the release.
+def scan_of(ground: Ground, permit: Permit, report: GateReport, tree: str) -> Scan | None:
+    """What is known of the very lock that goes into the release, and of the code of that tree.
 
-    Without such gates it is made now, where advisories are here. Raises Conflict when the lock is
+    Where no gate has looked the lock up it is done now, when advisories are here. Raises Conflict when the lock is
     not the one that was gated.
     """
     _, lock = ground.environment()
@@ -145,11 +145,21 @@ def scan_of(ground: Ground, permit: Permit, report: GateReport) -> Scan | None:
             fix="run `falaj gate` again, or put the lock back",
         )
     known = [one for one in ground.store.find(Scan, lock=name, release="") if one.at <= report.at]
-    if known and (gated or known[0].tools):
-        return known[0]
-    if scans.newest_database(ground) is None:
-        return known[0] if known else None
-    return scans.scan(ground, permit.person, (scans.DEPENDENCIES,))
+    looked = next((one for one in known if one.database), None) if gated else None
+    if looked is None and scans.newest_database(ground) is not None:
+        looked = scans.scan(ground, permit.person, (scans.DEPENDENCIES,))
+    code = next((one for one in known if one.tools and one.tree == tree), None)
+    if code is None or looked is None or looked.tools:
+        return looked or code
+    of_code = tuple(result for result in code.results if result.gate == scans.CODE)
+    return replace(
+        looked,
+        tools=code.tools,
+        findings=code.findings,
+        tree=code.tree,
+        commit=code.commit,
+        results=(*looked.results, *of_code),
+    )
 
 
 def licences_of(ground: Ground, lock: bytes) -> dict[str, Licence]:
