@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from falaj.audit.container import write_container
+from falaj.audit.pages import PAGES, Story, page
 from falaj.audit.verify import CHECKPOINT, FORMAT, KIND, MANIFEST, SEAL
 from falaj.base import canonical, digests, dsse, files, merkle, paths, time
 from falaj.base.errors import Unverified
 from falaj.facts.changes import Approval, Change
-from falaj.facts.rollouts import LiveMove, RolloutDecision
+from falaj.facts.checks import GateReport
+from falaj.facts.rollouts import LiveMove, Rollout, RolloutDecision
+from falaj.facts.testing import TestReport
 from falaj.facts.wire import canonical_bytes
 
 __all__ = ["Written", "write_pack"]
@@ -42,6 +44,9 @@ def write_pack(
     trust: str,
     signer: dsse.Signs,
     note: bytes = b"",
+    rollouts: Sequence[Rollout] = (),
+    reports: Sequence[GateReport] = (),
+    tests: Sequence[tuple[TestReport, bytes]] = (),
 ) -> Written:
     """Write everything that is known about these releases.
 
@@ -50,6 +55,8 @@ def write_pack(
     recorded; Unverified when the bodies do not lead to it. trust: text of trust.json, put in for
     information only: a verifier is given the trust root separately. signer: of role `log`. note: the
     signed checkpoint of that size, with its cosignatures; it is left out when the log has none.
+    rollouts: told on the pages. reports: of gates, with their waivers. tests: reports with their
+    JUnit files.
     """
     edge, _ = merkle.grow(merkle.START, (merkle.leaf(body) for body in events))
     if (edge.size, merkle.root_of(edge)) != root:
@@ -68,6 +75,7 @@ def write_pack(
         "changes.json": canonical_bytes(sorted(changes, key=lambda fact: fact.id)) + b"\n",
         "approvals.json": canonical_bytes(sorted(approvals, key=lambda fact: fact.id)) + b"\n",
         "decisions.json": canonical_bytes(sorted(decisions, key=lambda fact: fact.id)) + b"\n",
+        "rollouts.json": canonical_bytes(sorted(rollouts, key=lambda fact: fact.id)) + b"\n",
         "live.json": canonical_bytes(sorted(moves, key=lambda fact: fact.id)) + b"\n",
         "log/events.jsonl": b"".join(body + b"\n" for body in events),
         "log/root.json": canonical.dumps(log) + b"\n",
@@ -80,9 +88,27 @@ def write_pack(
     for id_, folder in releases.items():
         for name, file in files.walk(folder).items():
             members[f"releases/{digests.short(id_)}/{name}"] = file
-    members["index.html"] = page(
-        project, created, releases, changes, approvals, decisions, moves, log
-    ).encode()
+    for report in reports:
+        members[f"gates/{report.id}.json"] = canonical_bytes(report)
+    for tested, junit in tests:
+        members[f"tests/{tested.id}.json"] = canonical_bytes(tested)
+        if junit:
+            members[f"tests/{tested.id}.junit.xml"] = junit
+    story = Story(
+        project=project,
+        created=created,
+        releases=releases,
+        changes=changes,
+        approvals=approvals,
+        decisions=decisions,
+        moves=moves,
+        rollouts=rollouts,
+        tests=[tested for tested, _ in tests],
+        log=log,
+        checkpoint=note.decode(errors="replace"),
+    )
+    for language, name in PAGES.items():
+        members[name] = page(story, language).encode()
     for name in members:
         why = paths.trouble(name)
         if why:
@@ -117,11 +143,13 @@ README: Final = """\
 Evidence pack of Falaj
 
 What it holds
-  index.html             what stands here, for people
+  index.html             what stands here, for people; index.ar.html in Arabic
   releases/<id>/         each release: model, environment, model card, ML-BOM, evidence, signature
   approvals/             what approvers signed: DSSE envelopes over release id and evidence digest
-  changes.json, approvals.json, decisions.json, live.json
-                         changes, approvals, decisions of rollouts, and what answered since when
+  changes.json, approvals.json, rollouts.json, decisions.json, live.json
+                         changes, approvals, rollouts with their decisions, and what answered since when
+  gates/                 reports of gates, with waivers: what approvers read
+  tests/                 reports of the project's own tests, and the same as JUnit
   log/events.jsonl       every event of the audit log in its order; log/root.json its Merkle root
   log/checkpoint         that root as the log and its witnesses signed it (c2sp.org/tlog-checkpoint)
   manifest.json          the digest of every other file; manifest.dsse.json signs it
@@ -135,133 +163,3 @@ could change the keys inside it too.
 Signatures: DSSE over ECDSA P-256 with SHA-256. Releases: OpenSSF Model Signing v1.0. Statements:
 in-toto v1. Log: Merkle tree of RFC 6962 over the lines of events.jsonl.
 """
-
-INTRODUCTION: Final = (
-    "This page shows what the pack holds; whether it is genuine is told by "
-    "<code>falaj verify</code> with a trust root that came to you separately."
-)
-STYLE: Final = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;"
-    "color:#1b2b2f}table{border-collapse:collapse;width:100%;margin:.5rem 0 2rem}"
-    "th,td{text-align:start;vertical-align:top;padding:.35rem .6rem;border-bottom:1px solid #d5dedc}"
-    "th{font-weight:600}code{font-size:.85em;overflow-wrap:anywhere}"
-)
-
-
-def page(
-    project: str,
-    created: datetime,
-    releases: Mapping[str, Path],
-    changes: Sequence[Change],
-    approvals: Sequence[Approval],
-    decisions: Sequence[RolloutDecision],
-    moves: Sequence[LiveMove],
-    log: Mapping[str, Any],
-) -> str:
-    """index.html: plain tables, no script, everything escaped."""
-    given: dict[str, list[str]] = {}
-    for approval in sorted(approvals, key=lambda fact: fact.id):
-        words = f"{approval.decision} by {approval.person}, {time.text(approval.at)}"
-        given.setdefault(approval.change, []).append(
-            words + (f" (void: {approval.void})" if approval.void else "")
-        )
-    body = [
-        f"<h1>Evidence pack: {_text(project)}</h1>",
-        f"<p>Written {_text(time.text(created))}. {INTRODUCTION}</p>",
-        "<h2>Releases</h2>",
-        _table(
-            ("Model", "Version", "Release id", "Code", "Verdicts"),
-            [_release_row(id_, folder) for id_, folder in sorted(releases.items())],
-        ),
-        "<h2>Changes</h2>",
-        _table(
-            ("Change", "Release", "To", "State", "Risk", "Author", "Decisions"),
-            [
-                (
-                    f"{change.id} {change.title}",
-                    digests.short(change.release),
-                    change.environment,
-                    str(change.state),
-                    str(change.risk),
-                    change.author,
-                    "; ".join(given.get(change.id, ["none"])),
-                )
-                for change in sorted(changes, key=lambda fact: fact.id)
-            ],
-        ),
-        "<h2>Rollout decisions</h2>",
-        _table(
-            ("At", "Rollout", "Step", "Outcome", "Action", "Reasons"),
-            [
-                (
-                    time.text(decision.at),
-                    decision.rollout,
-                    str(decision.step),
-                    str(decision.outcome),
-                    decision.action,
-                    "; ".join(decision.reasons),
-                )
-                for decision in sorted(decisions, key=lambda fact: (fact.at, fact.id))
-            ],
-        ),
-        "<h2>What answered since when</h2>",
-        _table(
-            ("From", "Environment", "Model", "Stable", "Canary", "Weight", "Cause"),
-            [
-                (
-                    time.text(move.at),
-                    move.environment,
-                    move.model,
-                    f"{move.stable_version} {digests.short(move.stable)}",
-                    f"{move.canary_version} {digests.short(move.canary)}".strip(),
-                    f"{move.weight_bp / 100:g} %",
-                    move.cause,
-                )
-                for move in sorted(moves, key=lambda fact: (fact.at, fact.id))
-            ],
-        ),
-        "<h2>Audit log</h2>",
-        f"<p>{log['size']} events, Merkle root <code>{_text(str(log['root']))}</code>.</p>",
-    ]
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; '
-        "style-src 'unsafe-inline'\">"
-        f"<title>Evidence pack: {_text(project)}</title><style>{STYLE}</style></head>\n<body>\n"
-        + "\n".join(body)
-        + "\n</body></html>\n"
-    )
-
-
-def _release_row(id_: str, folder: Path) -> tuple[str, ...]:
-    said = canonical.loads((folder / "release.json").read_bytes())
-    code = said.get("code", {})
-    verdicts = []
-    for path in sorted((folder / "evidence").glob("*.dsse.json")):
-        envelope = canonical.loads(path.read_bytes())
-        predicate = canonical.loads(dsse.decode(envelope["payload"])).get("predicate", {})
-        if "gate" in predicate:
-            verdicts.append(f"{predicate['gate']}: {predicate.get('verdict')}")
-    dirty = " with local changes" if code.get("dirty") else ""
-    return (
-        str(said.get("model", "")),
-        str(said.get("version", "")),
-        id_,
-        f"{code.get('commit', '')}{dirty}",
-        ", ".join(verdicts) or "none",
-    )
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    if not rows:
-        return "<p>None.</p>"
-    top = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in head)
-    lines = ("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return (
-        f"<table><thead><tr>{top}</tr></thead><tbody>\n" + "\n".join(lines) + "\n</tbody></table>"
-    )
-
-
-def _text(words: str) -> str:
-    return html.escape(words, quote=True)

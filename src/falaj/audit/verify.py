@@ -182,6 +182,7 @@ class Check:
                 )
         self._decisions(decisions, events)
         self._moves(moves, events)
+        self._reports(mentions)
         return self.report(
             Summary(
                 project=manifest["project"],
@@ -482,6 +483,13 @@ class Check:
                     f"live move {move.seq} of {move.model} in {move.environment} has no event in "
                     "the log",
                 )
+
+    def _reports(self, mentions: Mapping[str, Event]) -> None:
+        """Reports of gates and tests are named in the log by their digest."""
+        for name, digest in self.hashes.items():
+            kind = name.partition("/")[0]
+            if kind in ("gates", "tests") and name.endswith(".json") and digest not in mentions:
+                self.say("audit.no-event", name, f"{name}: no event of the log names its digest")
 
     def _wrong(self, approval: Approved, file: str, change: Changed | None) -> Iterator[str]:
         """Why a signed decision does not count, each reason."""

@@ -66,6 +66,16 @@ stroke-width:1;stroke-dasharray:2 3}.thin{stroke:var(--accent);stroke-width:1;op
 .dota{fill:var(--accent)}.dotb{fill:var(--other)}.limit{stroke:var(--fail);stroke-dasharray:3 2}
 .rug{stroke:var(--muted)}.key{display:inline-block;width:26px;height:10px;margin-inline-end:4px}
 .legend span{margin-inline-end:16px;white-space:nowrap}details summary{color:var(--muted);cursor:pointer}
+a{color:var(--accent)}pre{overflow-x:auto;font-size:13px;background:var(--bg);padding:12px;border-radius:6px}
+td>ul{margin:0;padding-inline-start:16px}.wide+p,.wide+details{margin-block-start:10px}
+.time{list-style:none;margin:0;padding:0}.time p{margin-block:0 4px}
+.time>li{position:relative;border-inline-start:2px solid var(--line);margin-inline-start:7px;
+padding-inline-start:20px;padding-block-end:16px;break-inside:avoid}.time>li:last-child{border-color:transparent}
+.time>li::before{content:"";position:absolute;inset-inline-start:-8px;inset-block-start:4px;width:14px;
+height:14px;border-radius:7px;background:var(--accent);border:2px solid var(--card)}
+.time>li.back::before{background:var(--fail);border-radius:2px}.time svg{max-width:32rem;margin-block:4px}
+.big{border-block-start:1px solid var(--line);padding-block:12px}
+.big>summary{color:var(--ink);font-weight:600}.big>summary .v{font-size:13px}
 summary:focus-visible,a:focus-visible{outline:3px solid var(--accent)}
 @media (max-width:30rem){section{padding:12px}th,td{padding-inline-end:10px}}
 @media print{body{background:#fff;max-width:none;padding:0}section{border:0;padding:0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -14,11 +15,14 @@ from falaj.base.errors import FalajError, NotFound
 from falaj.evaluation import security
 from falaj.facts.access import Permit
 from falaj.facts.changes import Approval, Change
-from falaj.facts.checks import Verdict
+from falaj.facts.checks import GateReport, Verdict
 from falaj.facts.formats import RUNTIMES
 from falaj.facts.releases import Manifest, Release, Trust
 from falaj.facts.rollouts import LiveMove, Rollout, RolloutDecision
+from falaj.facts.runs import Run
+from falaj.facts.testing import TestReport
 from falaj.facts.trust import BadTrust, is_stale, open_trust
+from falaj.ports.blobs import BlobMissing
 from falaj.ports.ground import Ground
 from falaj.releases import verify
 
@@ -76,8 +80,29 @@ def export(ground: Ground, permit: Permit, model: str) -> bytes:
             trust=ground.keys.trust_text(),
             signer=ground.keys.signer(LOG_SIGNER),
             note=log.cosigned(signed),
+            rollouts=rollouts,
+            reports=[
+                report
+                for tree in sorted({known.tree for known in releases})
+                for report in ground.store.find(GateReport, subject=tree, limit=EVERYTHING)
+            ],
+            tests=tests_of(ground, releases),
         )
         return path.read_bytes()
+
+
+def tests_of(ground: Ground, releases: Sequence[Release]) -> list[tuple[TestReport, bytes]]:
+    """Reports about the code of these releases, with their JUnit files where they are kept still."""
+    trees = {ground.store.get(Run, known.run).fact.code.tree for known in releases} - {""}
+    found = []
+    for tree in sorted(trees):
+        for report in ground.store.find(TestReport, tree=tree, limit=EVERYTHING):
+            try:
+                junit = ground.blobs.get(report.junit) if report.junit else b""
+            except BlobMissing:
+                junit = b""
+            found.append((report, junit))
+    return found
 
 
 def look(what: Path, trust: Path | None) -> Look:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import subprocess
 import zipfile
+import zlib
 from datetime import timedelta
 
 import msgspec
@@ -14,6 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from falaj.audit import container
 from falaj.audit.container import read_members, write_container
 from falaj.audit.pack import write_pack
 from falaj.audit.verify import verify_pack
@@ -21,10 +24,13 @@ from falaj.base import bundle, canonical, digests, dsse, merkle, time
 from falaj.base.errors import Unverified
 from falaj.facts.attestations import APPROVAL, statement
 from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision, Risk
+from falaj.facts.checks import GateReport, Verdict, Waiver
 from falaj.facts.events import Event
 from falaj.facts.rollouts import LiveMove, Outcome, RolloutDecision
+from falaj.facts.runs import Code, Environment
+from falaj.facts.testing import TestReport
 from falaj.facts.trust import BadTrust, open_trust
-from falaj.facts.wire import canonical_bytes
+from falaj.facts.wire import canonical_bytes, digest
 
 
 class Story:
@@ -244,7 +250,7 @@ def test_the_page_is_escaped_and_has_no_script(pack):
     assert "delay none to 7 &lt;b&gt;" in page
     assert "<script" not in page
     assert "default-src 'none'" in page
-    assert "quality: pass" in page
+    assert "✓ quality pass" in page
 
 
 # --- one byte anywhere -------------------------------------------------------------------------
@@ -262,6 +268,112 @@ def test_one_changed_byte_of_any_file_is_found_and_the_file_named(pack, judge, t
             report = judge(path)
             assert not report.holds
             assert name in named(report), (name, at, report.findings)
+
+
+def flipped(pack, judge, tmp_path, name, places):
+    """Each of these bytes with one bit changed, packed again so that all checksums are right."""
+    whole = members(pack)
+    path = tmp_path / "flipped.zip"
+    missed = []
+    for at in places:
+        changed = bytearray(whole[name])
+        changed[at] ^= 1 << (at % 8)
+        with path.open("wb") as sink:  # as write_container does, without waiting for the disk
+            container._write(sink, {**whole, name: bytes(changed)})
+        report = judge(path)
+        if report.holds or name not in named(report):
+            missed.append(at)
+    return missed
+
+
+@pytest.mark.parametrize("quarter", range(4))
+def test_no_byte_of_the_seal_is_free(pack, judge, tmp_path, quarter):
+    """Every one: spaces, escapes and unused bits of base64 are where a lenient reader is blind."""
+    size = len(members(pack)["manifest.dsse.json"])
+    places = range(quarter, size, 4)
+    assert flipped(pack, judge, tmp_path, "manifest.dsse.json", places) == []
+
+
+def test_no_byte_of_any_member_is_free(pack, judge, tmp_path):
+    """Every 41st byte of each, the first and the last; whole runs of every byte found none."""
+    for name, data in members(pack).items():
+        places = {0, len(data) - 1, *range(len(name) % 41, len(data), 41)}
+        assert flipped(pack, judge, tmp_path, name, sorted(places)) == [], name
+
+
+def test_members_that_changed_places(pack, judge, tmp_path):
+    """The bytes of two members exchanged; both are named."""
+    whole = members(pack)
+    names = sorted(whole)
+    for one, two in itertools.pairwise(names):
+        if whole[one] == whole[two]:
+            continue
+        write_container(tmp_path / "p.zip", {**whole, one: whole[two], two: whole[one]})
+        report = judge(tmp_path / "p.zip")
+        assert not report.holds
+        assert {one, two} & named(report), (one, two)
+
+
+@pytest.fixture(scope="module")
+def another(story, tmp_path_factory):
+    """A later pack of the same workspace: one event more, the same release."""
+    path = tmp_path_factory.mktemp("another") / "pack.zip"
+    more = story.event("evidence.exported", "model/delay", {"releases": [story.made.id]})
+    told = msgspec.structs.replace(story.decision, reasons=("told otherwise",))
+    story.write(path, events=[*story.events, more], decisions=[told])
+    return path
+
+
+def test_members_of_another_pack_of_the_same_workspace(pack, another, judge, tmp_path):
+    """Each member that differs, alone: also the newer seal over the older content."""
+    old, new = members(pack), members(another)
+    assert judge(another).holds
+    different = [name for name in old if old[name] != new[name]]
+    assert {"manifest.json", "manifest.dsse.json", "log/events.jsonl"} <= set(different)
+    for name in different:
+        write_container(tmp_path / "p.zip", {**old, name: new[name]})
+        report = judge(tmp_path / "p.zip")
+        assert not report.holds, name
+        assert report.findings, name
+    both = {name: new[name] for name in ("manifest.json", "manifest.dsse.json")}
+    write_container(tmp_path / "p.zip", {**old, **both})
+    assert {"log/events.jsonl", "decisions.json"} <= named(judge(tmp_path / "p.zip"))
+
+
+def test_entries_in_another_order(pack, judge, tmp_path):
+    """The same members, each with right headers, not sorted."""
+    whole = members(pack)
+    names = sorted(whole)
+    for order in (names[::-1], [*names[1:], names[0]]):
+        sink, directory = io.BytesIO(), []
+        for name in order:
+            raw, data = name.encode(), whole[name]
+            crc, at = zlib.crc32(data), sink.tell()
+            sink.write(container.local_header(raw, crc, len(data)) + data)
+            directory.append(container.central_header(raw, crc, len(data), at))
+        start, body = sink.tell(), b"".join(directory)
+        sink.write(body + container.end_record(len(directory), len(body), start))
+        (tmp_path / "p.zip").write_bytes(sink.getvalue())
+        assert codes(judge(tmp_path / "p.zip")) == {"audit.container"}
+
+
+CUTS = {
+    "in the middle of an event": lambda log: log[:-20],
+    "behind an event": lambda log: b"".join(log.splitlines(keepends=True)[:-1]),
+    "to nothing": lambda _: b"",
+    "a line break more": lambda log: log + b"\n",
+    "without the last line break": lambda log: log[:-1],
+}
+
+
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS)
+def test_a_log_that_was_cut(pack, judge, tmp_path, cut):
+    whole = members(pack)
+    whole["log/events.jsonl"] = cut(whole["log/events.jsonl"])
+    write_container(tmp_path / "p.zip", whole)
+    report = judge(tmp_path / "p.zip")
+    assert {"audit.changed", "audit.log-differs"} <= codes(report)
+    assert "log/events.jsonl" in named(report)
 
 
 def test_one_dropped_file_is_found_and_named(pack, judge, tmp_path):
@@ -641,3 +753,53 @@ def test_a_tampered_release_folder_is_found_inside_the_pack(story, judge, tmp_pa
     assert ("releases.tampered", f"releases/{short}/model/model.onnx") in {
         (f.code, f.file) for f in report.findings
     }
+
+
+# --- reports -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reports(story):
+    gate = GateReport(
+        id="01HGATE", subject=story.made.manifest.tree, policy="sha256:" + "7" * 64, at=story.at,
+        results=(), required=("quality",),
+        waivers=(Waiver(check="bias.x", owner="noor", reason="few rows", expires=story.now),),
+    )  # fmt: skip
+    tests = TestReport(
+        id="01HTESTS", at=story.at, person="p-1", verdict=Verdict.PASS, tree="sha256:" + "8" * 64,
+        code=Code(commit="0" * 40), environment=Environment(), tests=(), seconds=1.0,
+    )  # fmt: skip
+    return gate, tests
+
+
+def with_events(story, *told):
+    return [*story.events, *(story.event("gate.checked", "model/m", {"digest": d}) for d in told)]
+
+
+def test_reports_lie_in_the_pack_and_are_named_in_the_log(story, judge, reports, tmp_path):
+    gate, tests = reports
+    junit = b"<testsuite/>"
+    events = with_events(story, digest(gate), digest(tests))
+    story.write(tmp_path / "p.zip", events=events, reports=[gate], tests=[(tests, junit)])
+    assert judge(tmp_path / "p.zip").findings == ()
+    whole = members(tmp_path / "p.zip")
+    assert whole["tests/01HTESTS.junit.xml"] == junit
+    assert b"few rows" in whole["gates/01HGATE.json"]
+
+
+@pytest.mark.parametrize("which", ["gates/01HGATE.json", "tests/01HTESTS.json"])
+def test_a_report_that_the_log_does_not_know(story, judge, reports, tmp_path, which):
+    gate, tests = reports
+    known = digest(tests if which.startswith("gates") else gate)
+    events = with_events(story, known)
+    story.write(tmp_path / "p.zip", events=events, reports=[gate], tests=[(tests, b"")])
+    report = judge(tmp_path / "p.zip")
+    assert {(f.code, f.file) for f in report.findings} == {("audit.no-event", which)}
+
+
+def test_a_waiver_that_was_put_into_a_report_later(story, judge, reports, tmp_path):
+    gate, _ = reports
+    longer = msgspec.structs.replace(gate.waivers[0], expires=story.now + timedelta(days=999))
+    other = msgspec.structs.replace(gate, waivers=(longer,))
+    story.write(tmp_path / "p.zip", events=with_events(story, digest(gate)), reports=[other])
+    assert codes(judge(tmp_path / "p.zip")) == {"audit.no-event"}
