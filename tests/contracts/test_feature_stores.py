@@ -486,6 +486,42 @@ def test_apart_a_run_records_the_service_and_runs_again_when_history_changes(rid
     assert differ == ["rate"] and changed["engine"]["digest"] == version["engine"]["digest"]
 
 
+OWN_TESTS = """
+def test_rows_of_features(dataset_sample):
+    rows = dataset_sample("rides", 40)
+    assert rows.height == 40 and rows["rate"].null_count() < 40
+    assert rows.equals(dataset_sample("rides", 40))
+
+
+def test_a_small_run(pipeline_run, dataset_sample):
+    made = pipeline_run(datasets={"rides": dataset_sample("rides", 25)})
+    assert made.output("look").height == 25
+
+
+def test_the_pipeline_reads_them_itself(pipeline_run):
+    assert "rate" in pipeline_run().output("look").columns
+"""
+
+
+@apart
+def test_apart_the_projects_own_tests_read_features(ride, tmp_path, _):
+    shutil.copytree(ride.root, tmp_path / "repo")
+    ride.labels.write_parquet(tmp_path / "rows.parquet")
+    (tmp_path / "pipeline.py").write_text(PIPELINE)
+    (tmp_path / "falaj.toml").write_text(TOML)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "test_rides.py").write_text(OWN_TESTS)
+    report = json.loads(falaj(tmp_path, "test", "--json"))["data"]
+    assert {t["name"].rpartition(":")[2]: t["outcome"] for t in report["tests"]} == {
+        "test_rows_of_features": "passed",
+        "test_a_small_run": "passed",
+        "test_the_pipeline_reads_them_itself": "passed",
+    }
+    profile = json.loads(falaj(tmp_path, "data", "profile", "rides", "--json"))["data"]
+    assert profile["rows"] == ride.labels.height
+    assert "rate" in {column["name"] for column in profile["columns"]}
+
+
 @apart
 def test_apart_nothing_is_sent_anywhere(ride, tmp_path, _):
     """Every socket that the child would open is told; loopback and files are none."""
