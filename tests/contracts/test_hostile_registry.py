@@ -476,7 +476,7 @@ ANSWERS = {
     429: ("remote.busy", "come less often"),
     500: ("remote.failed", "fails (500)"),
     503: ("remote.failed", "fails (503)"),
-    302: ("remote.hostile", "no honest registry"),
+    302: ("remote.hostile", "no honest server"),
 }
 
 

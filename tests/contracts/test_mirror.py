@@ -14,12 +14,13 @@ from tracking import Real, StandIn
 
 import parts
 from falaj.base.points import Series
+from falaj.base.strangers import Away, Refused
 from falaj.facts.data import DatasetVersion
 from falaj.facts.project import MlflowTable
 from falaj.links.mlflow.client import Client
 from falaj.links.mlflow.mirror import MlflowMirror
 from falaj.links.mlflow.names import batches, cut, renamed
-from falaj.ports.mirrors import Away, Refused, ShownRelease, ShownRun
+from falaj.ports.mirrors import ShownRelease, ShownRun
 
 AT = datetime(2026, 3, 1, 12, tzinfo=UTC)
 RELEASE = "sha256:" + "b" * 64

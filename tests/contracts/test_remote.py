@@ -27,10 +27,10 @@ from servers import House
 
 from falaj.base import canonical, digests, dsse
 from falaj.base.errors import Conflict, NotFound
+from falaj.base.strangers import Refused
 from falaj.facts.attestations import PUBLISHED, statement
 from falaj.links.oci.credentials import Login
 from falaj.links.oci.registry import OciRemote
-from falaj.ports.mirrors import Refused
 from falaj.releases.verify import scan
 
 

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 from falaj.base import digests, paths, time
 from falaj.base.drawing import plot_svg
 from falaj.base.errors import Conflict, NotFound
+from falaj.base.strangers import Away, Refused
 from falaj.compliance.rules import joined, may_be_in, shows_rows
 from falaj.facts.data import Label
 from falaj.facts.events import Event
@@ -29,7 +30,7 @@ from falaj.facts.runs import Plot, Run, RunStatus
 from falaj.facts.wire import decode
 from falaj.ports.blobs import BlobMissing
 from falaj.ports.ground import Ground
-from falaj.ports.mirrors import Away, Mirror, Refused, ShownRelease, ShownRun
+from falaj.ports.mirrors import Mirror, ShownRelease, ShownRun
 from falaj.ports.store import Kept
 
 __all__ = ["Mirroring", "state_of", "waiting"]

@@ -8,7 +8,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from falaj.base.errors import Exit, FalajError
 from falaj.base.points import Series
 from falaj.facts.data import DatasetVersion
 from falaj.facts.runs import Origin
@@ -18,27 +17,14 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 __all__ = [
-    "Away",
     "Claimed",
     "Converted",
     "Converter",
     "Mirror",
-    "Refused",
     "Registry",
     "ShownRelease",
     "ShownRun",
 ]
-
-
-class Away(FalajError):
-    """The other server cannot be used now; whoever asked comes back later."""
-
-    exit = Exit.CONFLICT
-    status = 503
-
-
-class Refused(FalajError):
-    """The other server understood, and does not take this one thing; asking again changes nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)

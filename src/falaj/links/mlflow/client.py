@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlsplit
 
 from falaj.base.errors import FalajError
+from falaj.base.strangers import Away, Refused, client, plain
 from falaj.facts.project import MlflowTable
-from falaj.ports.mirrors import Away, Refused
 
 if TYPE_CHECKING:
     import httpx
@@ -28,7 +28,6 @@ FILES: Final = "/api/2.0/mlflow-artifacts/artifacts"
 ARTIFACTS: Final = "mlflow-artifacts:/"
 MOST_ANSWER: Final = 16 << 20  # bytes of one JSON document
 MOST_TOKEN: Final = 64 << 10
-CONNECT_S: Final = 3.0
 ANSWER_S: Final = 20.0  # of silence, and of one whole document
 FILE_S: Final = 600.0  # of one whole file
 LOOPBACK: Final = ("127.0.0.1", "localhost", "::1")
@@ -162,8 +161,6 @@ class Client:
             raise self._silent(type(error).__name__) from None
 
     def _opened(self) -> httpx.Client:
-        import httpx
-
         if self._http is None:
             parts = urlsplit(self.url)
             if parts.scheme != "https" and parts.hostname not in LOOPBACK:
@@ -173,12 +170,7 @@ class Client:
                     why="runs, models and a token would travel in the clear",
                     fix="use https, or an address of this machine",
                 )
-            self._http = httpx.Client(
-                timeout=httpx.Timeout(self._answer_s, connect=CONNECT_S),
-                headers={"Accept-Encoding": "identity", "User-Agent": "falaj"},
-                follow_redirects=False,
-                trust_env=False,
-            )
+            self._http = client(self._answer_s)
         return self._http
 
     def _credentials(self) -> dict[str, str]:
@@ -241,12 +233,6 @@ def said_by(answer: httpx.Response, end: float) -> dict[str, Any] | None:
     except (ValueError, RecursionError):
         return None
     return found if isinstance(found, dict) and "error_code" in found else None
-
-
-def plain(words: object) -> str:
-    """One short line of what a stranger wrote."""
-    text = "".join(sign if sign.isprintable() else " " for sign in str(words)[:400])
-    return " ".join(text.split())[:200]
 
 
 def too_odd(url: str, why: str) -> Refused:

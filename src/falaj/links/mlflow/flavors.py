@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from falaj.base import paths
 from falaj.base.errors import FalajError
-from falaj.links.mlflow.client import plain
+from falaj.base.strangers import plain
 
 __all__ = ["MANIFEST", "MOST_MANIFEST", "Said", "read_manifest"]
 

@@ -8,9 +8,10 @@ from datetime import datetime
 from itertools import chain
 from typing import Any, Final
 
+from falaj.base.strangers import Away, Refused
 from falaj.links.mlflow.client import ARTIFACTS, Client
 from falaj.links.mlflow.names import MOST_TAG, batches, cut, renamed
-from falaj.ports.mirrors import Away, Refused, ShownRelease, ShownRun
+from falaj.ports.mirrors import ShownRelease, ShownRun
 
 __all__ = ["MlflowMirror"]
 

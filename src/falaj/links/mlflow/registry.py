@@ -10,10 +10,11 @@ from urllib.parse import unquote
 
 from falaj.base import paths
 from falaj.base.errors import FalajError, NotFound
+from falaj.base.strangers import Refused, plain
 from falaj.facts.runs import Origin
-from falaj.links.mlflow.client import ARTIFACTS, Client, plain, too_odd
+from falaj.links.mlflow.client import ARTIFACTS, Client, too_odd
 from falaj.links.mlflow.flavors import MANIFEST, MOST_MANIFEST, Said, read_manifest
-from falaj.ports.mirrors import Claimed, Refused
+from falaj.ports.mirrors import Claimed
 
 __all__ = ["MlflowRegistry"]
 

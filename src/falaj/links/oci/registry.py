@@ -13,11 +13,12 @@ from typing import BinaryIO, Final
 
 from falaj.base import digests
 from falaj.base.errors import Conflict, FalajError, NotFound, Unverified
+from falaj.base.strangers import hostile, patiently
 from falaj.links.oci import layout
 from falaj.links.oci.address import Address, is_loopback, read_address, tag_trouble
 from falaj.links.oci.credentials import Login, login_for
 from falaj.links.oci.layout import INDEX, MANIFEST, Descriptor
-from falaj.links.oci.wire import Answer, Wire, hostile
+from falaj.links.oci.wire import Answer, Wire
 from falaj.ports.remotes import Parcel, Piece, Pushed, Shipment, Signing
 
 __all__ = ["OciRemote"]
@@ -234,7 +235,7 @@ class OciRemote:
                         hasher.update(block)
                         at += len(block)
 
-                self._wire.patiently(some)
+                patiently(some, self._wire.pause)
                 sink.flush()
                 os.fsync(handle)
             got = f"sha256:{hasher.hexdigest()}"

@@ -9,41 +9,41 @@ from __future__ import annotations
 import base64
 import json
 import re
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
 from urllib.parse import quote, urljoin, urlsplit
 
-from falaj.base.errors import FalajError, NotFound, Unverified
+from falaj.base.errors import FalajError, NotFound
+from falaj.base.strangers import (
+    LEAST_RATE,
+    SILENCE_S,
+    Again,
+    Refused,
+    TooSlow,
+    bad_certificate,
+    blocks,
+    client,
+    content,
+    hostile,
+    patiently,
+    plain,
+)
 from falaj.links.oci.address import Address
 from falaj.links.oci.credentials import Login
-from falaj.ports.mirrors import Away, Refused
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Answer", "Wire", "hostile"]
+__all__ = ["Answer", "Wire"]
 
 MOST_DOCUMENT: Final = 4 << 20  # bytes of a manifest, as registries limit them
 MOST_TOKEN: Final = 64 << 10
 MOST_WORDS: Final = 16 << 10  # of an error's body
-CONNECT_S: Final = 5.0
-SILENCE_S: Final = 30.0
-LEAST_RATE: Final = 32 << 10  # bytes a second; slower than that is silence
-TRIES: Final = 4
-LONGEST_PAUSE_S: Final = 30.0
 REDIRECTS: Final = 3
-BLOCK: Final = 1 << 18
 HERE: Final = ("127.0.0.1", "localhost", "::1")
 CHALLENGE: Final = re.compile(r'([a-z_]+)="([^"]{0,2000})"')
-
-
-class Again(Away):
-    """It may go better in a moment. `after`: seconds that the registry asks for."""
-
-    after = 0.0
 
 
 class Answer(NamedTuple):
@@ -68,7 +68,7 @@ class Wire:
         self.plain = plain
         self.root = f"{'http' if plain else 'https'}://{address.host}"
         self._base = f"{self.root}/v2/{address.repository}/"
-        self._credentials, self._pause, self._silence_s = credentials, pause, silence_s
+        self._credentials, self.pause, self._silence_s = credentials, pause, silence_s
         self._login: Login | None = None
         self._looked = False
         self._authorization = ""
@@ -100,7 +100,7 @@ class Wire:
                 body = b"".join(self._blocks(answer, most, end)) if method != "HEAD" else b""
                 return Answer(answer.status_code, dict(answer.headers), body)
 
-        return self.patiently(once) if patient else once()
+        return patiently(once, self.pause) if patient else once()
 
     def download(self, digest: str, size: int, begin: int) -> Iterator[tuple[int, bytes]]:
         """Blocks of a blob with where each begins, from `begin` on where the registry can do that.
@@ -165,18 +165,8 @@ class Wire:
                 first = False
                 once()
 
-        self.patiently(again)
+        patiently(again, self.pause)
         return True
-
-    def patiently(self, what: Callable[[], Any]) -> Any:
-        for turn in range(TRIES):
-            try:
-                return what()
-            except Again as error:
-                if turn + 1 == TRIES or error.after > LONGEST_PAUSE_S:
-                    raise
-                self._pause(max(error.after, 0.5 * 2**turn))
-        raise AssertionError("unreachable")
 
     @contextmanager
     def _sent(
@@ -218,39 +208,24 @@ class Wire:
         headers: Mapping[str, str] | None,
         body: bytes | Iterator[bytes] | None,
     ) -> httpx.Response:
-        client = self._opened()
+        http = self._opened()
         own = f"{url}/".startswith(f"{self.root}/")
         who = {"Authorization": self._authorization} if own and self._authorization else {}
-        request = client.build_request(
-            method, url, headers={**(headers or {}), **who}, content=body
-        )
-        return client.send(request, stream=True)
+        request = http.build_request(method, url, headers={**(headers or {}), **who}, content=body)
+        return http.send(request, stream=True)
 
     def _opened(self) -> httpx.Client:
-        import httpx
-
         if self._http is None:
-            self._http = httpx.Client(
-                # The system's authorities, and those that SSL_CERT_FILE names.
-                verify=ssl.create_default_context(),
-                timeout=httpx.Timeout(self._silence_s, connect=CONNECT_S),
-                headers={"Accept-Encoding": "identity", "User-Agent": "falaj"},
-                follow_redirects=False,
-                trust_env=False,
-            )
+            self._http = client(self._silence_s)
         return self._http
 
     def _blocks(self, answer: httpx.Response, most: int, end: float) -> Iterator[bytes]:
-        if answer.headers.get("content-encoding", "identity") != "identity":
-            raise hostile(self.root, "it packs its answers although it was asked not to")
-        got = 0
-        for block in answer.iter_raw():
-            got += len(block)
-            if got > most:
-                raise hostile(self.root, f"more than the {most} bytes came that were to come")
-            if time.monotonic() > end:
-                raise self._again(f"{self.host} is too slow", "fewer than 32 KiB come in a second")
-            yield block
+        try:
+            yield from blocks(answer, self.root, most, end)
+        except TooSlow:
+            raise self._again(
+                f"{self.host} is too slow", "fewer than 32 KiB come in a second"
+            ) from None
 
     # --- who we are ---
 
@@ -283,17 +258,17 @@ class Wire:
             "scope": f"repository:{self.repository}:{doing}",
         }
         login = self._login
-        client = self._opened()
+        http = self._opened()
         if login and login.identity:
             form = {"grant_type": "refresh_token", "client_id": "falaj", **asked}
-            request = client.build_request(
+            request = http.build_request(
                 "POST", realm, data={**form, "refresh_token": login.identity}
             )
         else:
             who = {"Authorization": basic(login)} if login else {}
-            request = client.build_request("GET", realm, params=asked, headers=who)
+            request = http.build_request("GET", realm, params=asked, headers=who)
         end = time.monotonic() + self._silence_s
-        answer = client.send(request, stream=True)
+        answer = http.send(request, stream=True)
         try:
             if answer.status_code in (401, 403):
                 raise self._denied(answer.status_code, "it refuses us a token")
@@ -408,41 +383,13 @@ class Wire:
         )
 
     def _silent(self, error: Exception) -> FalajError:
-        why = type(error).__name__
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return Unverified(
-                    "remote.bad-certificate",
-                    f"{self.host} cannot show that it is {self.host}",
-                    why=plain(cause.verify_message or cause.reason),
-                    fix="an authority of your own: SSL_CERT_FILE names its certificate",
-                )
-            cause = cause.__cause__ or cause.__context__
-        return Again(
+        return bad_certificate(self.host, error) or Again(
             "remote.unreachable",
             f"{self.host} does not answer",
-            why=why,
+            why=type(error).__name__,
             fix="nothing is half done; is the address right, and does it speak "
             + ("plain HTTP?" if self.plain else "HTTPS?"),
         )
-
-
-def content(opened: Callable[[], BinaryIO], size: int) -> Iterator[bytes]:
-    """Exactly `size` bytes of a file, in blocks."""
-    left = size
-    with opened() as file:
-        while left:
-            block = file.read(min(BLOCK, left))
-            if not block:
-                raise Unverified(
-                    "remote.changed",
-                    "a file of the release became shorter while it was sent",
-                    why="a release never changes; nothing was made visible there",
-                    fix="verify the folder, then push again",
-                )
-            left -= len(block)
-            yield block
 
 
 def basic(login: Login) -> str:
@@ -452,18 +399,3 @@ def basic(login: Login) -> str:
 
 def seconds(text: str) -> float:
     return float(text) if re.fullmatch(r"[0-9]{1,6}", text) else 0.0
-
-
-def plain(words: object) -> str:
-    """One short line of what a stranger wrote."""
-    text = "".join(sign if sign.isprintable() else " " for sign in str(words)[:400])
-    return " ".join(text.split())[:200]
-
-
-def hostile(root: str, why: str) -> Unverified:
-    return Unverified(
-        "remote.hostile",
-        f"{root} does what no honest registry does",
-        why=plain(why),
-        fix="nothing was kept; do not use it before somebody has looked at it",
-    )

@@ -7,40 +7,43 @@ from __future__ import annotations
 
 import html
 import re
-import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, Final, NamedTuple
 from urllib.parse import quote, urlsplit
 
 from falaj.base import time as clock
-from falaj.base.errors import FalajError, NotFound, Unverified
+from falaj.base.errors import FalajError, NotFound
+from falaj.base.strangers import (
+    LEAST_RATE,
+    SILENCE_S,
+    Again,
+    Refused,
+    TooSlow,
+    bad_certificate,
+    blocks,
+    client,
+    content,
+    hostile,
+    patiently,
+    plain,
+)
 from falaj.links.s3.client import Credentials, signed_headers
-from falaj.ports.mirrors import Away, Refused
 
 if TYPE_CHECKING:
     import httpx
 
-__all__ = ["Objects", "hostile"]
+__all__ = ["Objects"]
 
-CONNECT_S: Final = 5.0
-SILENCE_S: Final = 30.0
-LEAST_RATE: Final = 32 << 10  # bytes a second; slower than that is silence
 MOST_LIST: Final = 4 << 20  # bytes of one page of a listing
 MOST_PAGES: Final = 20
 MOST_WORDS: Final = 16 << 10
-TRIES: Final = 4
-BLOCK: Final = 1 << 18
 EMPTY: Final = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 CONTENTS: Final = re.compile(r"<Contents>(.*?)</Contents>", re.DOTALL)
 FIELD: Final = re.compile(r"<(Key|Size)>([^<]{1,1100})</")
 NEXT: Final = re.compile(r"<NextContinuationToken>([^<]{1,2000})</")
 SAID: Final = re.compile(rb"<(Code|Message)>([^<]{1,300})</")
-
-
-class Again(Away):
-    """It may go better in a moment."""
 
 
 class Head(NamedTuple):
@@ -86,7 +89,7 @@ class Objects:
                     raise self._failed("PUT", key, answer)
                 return True
 
-        return bool(self._patiently(once))
+        return bool(patiently(once, self._pause))
 
     def probe_content(self, key: str) -> bool:
         """Whether the store refuses a body that is not the one that was signed."""
@@ -115,7 +118,7 @@ class Objects:
             yield from self._blocks(answer, most, end)
 
     def whole(self, key: str, most: int) -> bytes:
-        return bytes(self._patiently(lambda: b"".join(self.read(key, most))))
+        return bytes(patiently(lambda: b"".join(self.read(key, most)), self._pause))
 
     def size_of(self, key: str) -> int | None:
         """None: there is no such object."""
@@ -129,7 +132,7 @@ class Objects:
                 told = answer.headers.get("content-length", "")
                 return int(told) if re.fullmatch(r"[0-9]{1,15}", told) else -1
 
-        found: int | None = self._patiently(once)
+        found: int | None = patiently(once, self._pause)
         return found
 
     def listed(self, prefix: str) -> dict[str, int]:
@@ -158,17 +161,7 @@ class Objects:
                     raise self._failed("GET", "", answer)
                 return b"".join(self._blocks(answer, MOST_LIST, end)).decode(errors="replace")
 
-        return str(self._patiently(once))
-
-    def _patiently(self, what: Callable[[], Any]) -> Any:
-        for turn in range(TRIES):
-            try:
-                return what()
-            except Again:
-                if turn + 1 == TRIES:
-                    raise
-                self._pause(0.5 * 2**turn)
-        raise AssertionError("unreachable")
+        return str(patiently(once, self._pause))
 
     @contextmanager
     def _sent(
@@ -217,28 +210,17 @@ class Objects:
             raise self._silent(error) from None
 
     def _opened(self) -> httpx.Client:
-        import httpx
-
         if self._http is None:
-            self._http = httpx.Client(
-                verify=ssl.create_default_context(),
-                timeout=httpx.Timeout(self._silence_s, connect=CONNECT_S),
-                follow_redirects=False,
-                trust_env=False,
-            )
+            self._http = client(self._silence_s)
         return self._http
 
     def _blocks(self, answer: httpx.Response, most: int, end: float) -> Iterator[bytes]:
-        if answer.headers.get("content-encoding", "identity") not in ("identity", "aws-chunked"):
-            raise hostile(self.root, "it packs its answers although it was asked not to")
-        got = 0
-        for block in answer.iter_raw():
-            got += len(block)
-            if got > most:
-                raise hostile(self.root, f"more than the {most} bytes came that were to come")
-            if time.monotonic() > end:
-                raise Again("remote.failed", f"{self.root} is too slow", fix="run it again later")
-            yield block
+        try:
+            yield from blocks(answer, self.root, most, end, plainly=("identity", "aws-chunked"))
+        except TooSlow:
+            raise Again(
+                "remote.failed", f"{self.root} is too slow", fix="run it again later"
+            ) from None
 
     def _failed(self, method: str, key: str, answer: httpx.Response) -> FalajError:
         import httpx
@@ -289,51 +271,9 @@ class Objects:
         )
 
     def _silent(self, error: Exception) -> FalajError:
-        cause: BaseException | None = error
-        while cause is not None:
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                return Unverified(
-                    "remote.bad-certificate",
-                    f"{self.root} cannot show that it is who it should be",
-                    why=plain(cause.verify_message or cause.reason),
-                    fix="an authority of your own: SSL_CERT_FILE names its certificate",
-                )
-            cause = cause.__cause__ or cause.__context__
-        return Again(
+        return bad_certificate(self.root, error) or Again(
             "remote.unreachable",
             f"{self.root} does not answer",
             why=type(error).__name__,
             fix="nothing is half done; is the address right?",
         )
-
-
-def content(opened: Callable[[], BinaryIO], size: int) -> Iterator[bytes]:
-    """Exactly `size` bytes of a file, in blocks."""
-    left = size
-    with opened() as file:
-        while left:
-            block = file.read(min(BLOCK, left))
-            if not block:
-                raise Unverified(
-                    "remote.changed",
-                    "a file of the release became shorter while it was sent",
-                    why="a release never changes; nothing was made visible there",
-                    fix="verify the folder, then push again",
-                )
-            left -= len(block)
-            yield block
-
-
-def plain(words: object) -> str:
-    """One short line of what a stranger wrote."""
-    text = "".join(sign if sign.isprintable() else " " for sign in str(words)[:400])
-    return " ".join(text.split())[:200]
-
-
-def hostile(root: str, why: str) -> Unverified:
-    return Unverified(
-        "remote.hostile",
-        f"{root} does what no honest store does",
-        why=plain(why),
-        fix="nothing was kept; do not use it before somebody has looked at it",
-    )

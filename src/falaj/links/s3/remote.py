@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 
 from falaj.base import bundle, canonical, digests, ids, paths
 from falaj.base.errors import Conflict, FalajError, NotFound, Unverified
+from falaj.base.strangers import Away, hostile
 from falaj.links.s3.client import Credentials
 from falaj.links.s3.credentials import store_login
-from falaj.links.s3.objects import Objects, hostile
-from falaj.ports.mirrors import Away
+from falaj.links.s3.objects import Objects
 from falaj.ports.remotes import Parcel, Piece, Pushed, Shipment, Signing
 
 __all__ = ["S3Remote", "read_place"]
