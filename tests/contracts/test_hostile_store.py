@@ -133,7 +133,7 @@ def test_a_tag_that_names_nothing(house, filled, tmp_path, body):
 
 
 ANSWERS = {
-    301: ("remote.hostile", "no honest store"), 403: ("remote.denied", "does not let us in (403)"),
+    301: ("remote.hostile", "no honest server"), 403: ("remote.denied", "does not let us in (403)"),
     404: ("remote.not-found", "no tag"), 400: ("remote.refused", "refuses: 400"),
     429: ("remote.busy", "less often"), 503: ("remote.failed", "fails (503)"),
 }  # fmt: skip
