@@ -127,6 +127,17 @@ def test_hostile_files_in_compression_never_reach_it(tmp_path):
     assert not (tmp_path / "canary").exists()
 
 
+def test_a_bomb_of_compression_is_not_blown_up(tmp_path):
+    import bz2
+    import lzma
+    import zlib
+
+    for pack in (zlib.compress, bz2.compress, lzma.compress):
+        (tmp_path / "p").write_bytes(pack(b"\0" * (80 << 20)))
+        error = code_of(Asked(file=tmp_path / "p", out=tmp_path / "out"), Never())
+        assert "grows too large" in str(error)
+
+
 def test_what_needs_no_conversion_is_told(tmp_path):
     (tmp_path / "p").write_bytes(honest.onnx_model())
     error = code_of(Asked(file=tmp_path / "p", out=tmp_path / "out"), Never())

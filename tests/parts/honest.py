@@ -146,11 +146,17 @@ def big(word):
     return b"L" + struct.pack(">q", len(word)) + word
 
 
-def ubj(*, part=b"attributes", more=b""):
+def ubj(*, part=b"attributes", more=b"", count=3, key=b"id"):
     """Trees of XGBoost: typed arrays, a table of text, three numbers."""
-    weights = b"[$d#L" + struct.pack(">q", 3) + struct.pack(">3f", 0.1, -0.2, 0.3)
-    tree = b"{" + big(b"base_weights") + weights + big(b"id") + b"i\0" + b"}"
-    model = b"{" + big(b"trees") + b"[#L" + struct.pack(">q", 1) + tree + b"}"
+
+    def tree(count, key):
+        weights = b"[$d#L" + struct.pack(">q", count) + struct.pack(">3f", 0.1, -0.2, 0.3)
+        param = b"{" + big(b"num_nodes") + b"S" + big(b"3") + b"}"
+        made = big(b"base_weights") + weights + big(key) + b"i\0" + big(b"tree_param") + param
+        return b"{" + made + b"}"
+
+    trees = tree(3, b"id") * 3 + tree(count, key)
+    model = b"{" + big(b"trees") + b"[#L" + struct.pack(">q", 4) + trees + b"}"
     booster = b"{" + big(b"model") + model + big(b"name") + b"S" + big(b"gbtree") + b"}"
     learner = b"{" + big(part) + b"{}" + big(b"feature_names") + b"[#L" + struct.pack(">q", 0)
     learner += big(b"gradient_booster") + booster + b"}"

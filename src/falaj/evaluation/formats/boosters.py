@@ -62,6 +62,7 @@ class Ubj:
     def __init__(self, data: bytes) -> None:
         self.data = data
         self.size = len(data)
+        self.tape: list[tuple[bytes, int, int]] | None = None
 
     def count(self, at: int) -> tuple[int, int]:
         form = COUNTS.get(self.data[at])
@@ -113,10 +114,43 @@ class Ubj:
                 raise Refused("UBJSON that is cut off")
             if self.data[at] == 0x7D:
                 return found, at + 1
+            begun = at
             key, at = self.text(at)
             if key in found:
                 raise Refused("UBJSON in which a key stands twice")
+            place, tape = at, self.tape
+            if tape is not None and self.data[at : at + 1] == b"{":
+                tape.append((self.data[begun : at + 1], 0, 0))
             found[key], at = self.value(at, depth + 1)
+            if self.tape is not None:
+                self.note(begun, place, at)
+
+    def note(self, begun: int, place: int, end: int) -> None:
+        """Write down how a key and its value begin, and how long the rest is."""
+        data, tape = self.data, self.tape
+        assert tape is not None  # noqa: S101 asked by the caller
+        mark = data[place]
+        if mark == 0x7B:
+            tape.append((b"}", 0, 0))
+        elif mark == 0x5B:  # [$type#L
+            tape.append((data[begun : place + 5], 0, WIDTH[data[place + 2 : place + 3]]))
+        elif mark == 0x53:  # SL
+            tape.append((data[begun : place + 2], 0, 1))
+        else:
+            tape.append((data[begun : place + 1], end - place - 1, 0))
+        if (mark == 0x5B and data[place + 4] != 0x4C) or (mark == 0x53 and data[place + 1] != 0x4C):
+            self.tape = None  # another width of lengths: read each by itself
+
+    def alike(self, tape: list[tuple[bytes, int, int]], at: int) -> int:
+        """The end of a table that has the keys and kinds of the one before it; else nothing."""
+        data = self.data
+        for head, fixed, width in tape:
+            if not data.startswith(head, at):
+                return 0
+            at += len(head) + fixed
+            if width:
+                at += 8 + width * int.from_bytes(data[at : at + 8], "big")
+        return at + 1 if data[at : at + 1] == b"}" else 0
 
     def row(self, at: int, depth: int) -> tuple[list[Any], int]:
         if depth > MOST_DEPTH:
@@ -133,16 +167,25 @@ class Ubj:
                 raise Refused("UBJSON that is cut off")
             return [], at
         found: list[Any] = []
+        known: list[tuple[bytes, int, int]] = []
+        count = -1
         if data[at] == 0x23:  # #
             count, at = self.count(at + 1)
-            for _ in range(count):
+        while len(found) != count if count >= 0 else data[at] != 0x5D:
+            if data[at : at + 1] != b"{":
+                self.tape = None
                 one, at = self.value(at, depth + 1)
-                found.append(one if not isinstance(one, dict) else {})
-            return found, at
-        while data[at] != 0x5D:
-            one, at = self.value(at, depth + 1)
-            found.append(one if not isinstance(one, dict) else {})
-        return found, at + 1
+                found.append(one)
+                continue
+            end = self.alike(known, at + 1) if known else 0
+            if not end:
+                self.tape = []
+                _, end = self.value(at, depth + 1)
+                known = self.tape or []
+            found.append({})
+            at = end
+        self.tape = None
+        return found, at if count >= 0 else at + 1
 
 
 NUMBERS: Final = b"0123456789 .+-einfaNI"

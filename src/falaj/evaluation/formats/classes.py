@@ -47,8 +47,8 @@ WRITTEN: Final = {
     "sklearn.linear_model._perceptron": "Perceptron",
     "sklearn.linear_model._quantile": "QuantileRegressor",
     "sklearn.linear_model._ridge": "Ridge RidgeCV RidgeClassifier RidgeClassifierCV",
-    "sklearn.linear_model._sgd_fast": "Hinge Huber Log ModifiedHuber SquaredHinge SquaredLoss "
-    "EpsilonInsensitive SquaredEpsilonInsensitive",
+    "sklearn.linear_model._sgd_fast": "EpsilonInsensitive Hinge ModifiedHuber "
+    "SquaredEpsilonInsensitive SquaredHinge",
     "sklearn.linear_model._stochastic_gradient": "SGDClassifier SGDRegressor",
     "sklearn.mixture._gaussian_mixture": "GaussianMixture",
     "sklearn.multiclass": "OneVsOneClassifier OneVsRestClassifier _ConstantPredictor",
@@ -58,12 +58,12 @@ WRITTEN: Final = {
     "sklearn.neighbors._kd_tree": "KDTree KDTree64 newObj",
     "sklearn.neighbors._ball_tree": "BallTree BallTree64 newObj",
     "sklearn.neighbors._regression": "KNeighborsRegressor",
-    "sklearn.metrics._dist_metrics": "EuclideanDistance EuclideanDistance64 newObj",
+    "sklearn.metrics._dist_metrics": "EuclideanDistance64 newObj",
     "sklearn.neural_network._multilayer_perceptron": "MLPClassifier MLPRegressor",
     "sklearn.neural_network._stochastic_optimizers": "AdamOptimizer SGDOptimizer",
     "sklearn.pipeline": "FeatureUnion Pipeline",
     "sklearn.preprocessing._data": "Binarizer KernelCenterer MaxAbsScaler MinMaxScaler Normalizer "
-    "PolynomialFeatures PowerTransformer QuantileTransformer RobustScaler StandardScaler",
+    "PowerTransformer QuantileTransformer RobustScaler StandardScaler",
     "sklearn.preprocessing._discretization": "KBinsDiscretizer",
     "sklearn.preprocessing._encoders": "OneHotEncoder OrdinalEncoder",
     "sklearn.preprocessing._label": "LabelBinarizer LabelEncoder MultiLabelBinarizer",
@@ -111,7 +111,6 @@ MAKERS: Final = {
     "numpy.random.bit_generator": "SeedSequence __pyx_unpickle_SeedSequence",
     "numpy.random.mtrand": "RandomState",
     "scipy.sparse._csr": "csr_array csr_matrix",
-    "sklearn._loss._loss": "__pyx_unpickle_CyLossFunction",
 }
 
 

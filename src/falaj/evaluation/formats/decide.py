@@ -112,7 +112,13 @@ def judged(data: bytes, size: int) -> Format:
         return boosters.judge_ubj(data)
     if data[:64].lstrip(b" \t\r\n")[:1] in {b"{", b"["}:
         return configs.judge(data)
-    return onnx.judge(data)
+    try:
+        return onnx.judge(data)
+    except Refused:
+        if data[8:9] == b"{":
+            words = "safetensors with a header beyond the file, or of more than 100 MB"
+            raise Refused(words) from None
+        raise
 
 
 def zipped(archive: Archive) -> Format:

@@ -21,7 +21,7 @@ from typing import Any, ClassVar, Final, NamedTuple, Self
 
 import numpy as np
 
-from falaj.evaluation.formats.verdict import MOST_UNPACKED, Refused
+from falaj.evaluation.formats.verdict import MOST_RATIO, MOST_UNPACKED, Refused
 
 __all__ = ["Examined", "Stub", "begins", "examine", "unpacked"]
 
@@ -101,14 +101,15 @@ def unpacked(data: bytes) -> bytes:
         if data[:3] == b"BZh":
             return pumped(bz2.BZ2Decompressor(), data)
         if data[:6] == b"\xfd7zXZ\0" or data[:3] == b"\x5d\0\0":
-            return pumped(lzma.LZMADecompressor(), data)
+            return pumped(lzma.LZMADecompressor(memlimit=256 << 20), data)
     except (zlib.error, OSError, lzma.LZMAError, EOFError, ValueError) as error:
         raise Refused(f"compressed data that is damaged: {error}") from None
     return data
 
 
 def pumped(pump: Any, data: bytes) -> bytes:
-    found = pump.decompress(data, MOST_UNPACKED)
+    most = min(MOST_UNPACKED, max(64 << 20, MOST_RATIO * len(data)))
+    found = pump.decompress(data, most)
     if not pump.eof:
         raise Refused("compressed data that is cut off or grows too large")
     if pump.unused_data:

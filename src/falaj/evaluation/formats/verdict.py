@@ -8,7 +8,7 @@ from typing import Any, Final, NamedTuple
 __all__ = ["MOST_BYTES", "MOST_RATIO", "MOST_UNPACKED", "Format", "Quarantine", "Refused"]
 
 MOST_BYTES: Final = 2**31 - 1  # protobuf's own limit
-MOST_UNPACKED: Final = 4 << 30
+MOST_UNPACKED: Final = 2 << 30
 MOST_RATIO: Final = 200  # unpacked to packed, for members above 16 MiB
 
 
