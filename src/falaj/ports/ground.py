@@ -125,8 +125,10 @@ class Ground:
             )
         return run, models[0]
 
-    def event(self, type: str, actor: str, subject: str, data: dict[str, Any]) -> Event:
-        """An event of now. `actor`: a person's pseudonym or `worker:<id>`."""
+    def event(
+        self, type: str, actor: str, subject: str, data: dict[str, Any], *, remark: str = ""
+    ) -> Event:
+        """An event of now. `actor`: a person's pseudonym or `worker:<id>`. remark: words of that person."""
         return Event(
             id=ids.new(),
             at=self.now(),
@@ -135,4 +137,5 @@ class Ground:
             actor=actor,
             subject=subject,
             data=data,
+            remark=remark,
         )
