@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from falaj.base import ids
 from falaj.base.errors import NotFound
@@ -35,7 +35,9 @@ from falaj.ports.store import Store
 from falaj.ports.tables import TableReader
 from falaj.ports.target import Target
 from falaj.ports.tester import Tester
-from falaj.ports.witness import Witness
+
+if TYPE_CHECKING:
+    from falaj.ports.witness import Witness
 
 __all__ = ["Ground"]
 

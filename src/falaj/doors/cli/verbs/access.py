@@ -90,6 +90,7 @@ def forget(ctx: click.Context, name: str) -> None:
     \b
     Examples:
       falaj access forget omar
+      falaj access forget layla
     """
     found = connect(ctx).post(f"/identities/{name}/forget", {})
     click.echo(f"{name} is forgotten, with {found['remarks']} remarks")
