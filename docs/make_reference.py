@@ -177,6 +177,7 @@ and counts, never a row and never a name. A type is never reused for another mea
 # type -> (subject, what happened, what `data` says)
 HAPPENINGS = {
     "principal.added": ("principal", "an identity was added", "roles, hint of its key"),
+    "person.forgotten": ("principal", "who stood behind a pseudonym was erased", "how many remarks"),
     "token.issued": ("principal", "a bearer token was made", "roles, hint of its key"),
     "access.denied": ("what was asked for", "the policy said no", "action, code, digest of the policy"),
     "run.started": ("run", "a pipeline began", ""),

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import msgspec
 
 from falaj.access.service import WORKER, Access
-from falaj.base import ids, note, time
+from falaj.base import ids, time
 from falaj.base.errors import Conflict, FalajError
 from falaj.base.files import write_atomic
 from falaj.facts.access import Action, Resource, ResourceKind
@@ -225,6 +225,7 @@ def witness(table: WitnessTable, root: Path) -> Witness:
         from falaj.links.s3.witness import S3Witness
 
         return S3Witness(table.name, lambda: bucket(table, root), table.prefix)
+    from falaj.base import note
     from falaj.links.tlog.witness import HttpWitness
 
     try:

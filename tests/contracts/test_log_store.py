@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 import sqlalchemy
@@ -12,6 +13,7 @@ from sqlalchemy import event as happenings
 
 from falaj.base import ids, merkle, time
 from falaj.base.errors import Conflict
+from falaj.facts.access import Principal, Role
 from falaj.facts.events import Event
 from falaj.links.sql.store import SqlStore
 from falaj.ports.log import Asked, Receipt, Signed
@@ -194,6 +196,76 @@ def test_what_was_seen_of_another_log_moves_on_from_where_it_was_alone(log):
     assert not log.see("log/x/1", 0, signed(6))
     assert log.see("log/x/1", 5, signed(9, b"c"))
     assert log.seen("log/x/1") == signed(9, b"c")
+
+
+# --- remarks ---
+
+
+def test_words_stand_beside_the_event_and_not_in_it(store, log):
+    (one,) = tell(store, remark="Aisha said: fine")
+    store.integrate()
+    (leaf,) = log.leaves()
+    assert b"Aisha" not in leaf.body
+    assert b'"remark":"' in leaf.body
+    assert log.remark(one.id) == "Aisha said: fine"
+    (other,) = tell(store)
+    assert log.remark(other.id) is None
+    assert list(log.remarks_that_differ()) == []
+    store.close()
+    for path in Path(str(store._engine.url.database)).parent.glob("store.db*"):
+        assert b"Aisha" not in path.read_bytes(), path.name
+
+
+def test_the_same_words_twice_bind_nothing_that_can_be_compared(store, log):
+    tell(store, 2, remark="fine")
+    store.integrate()
+    bodies = [leaf.body for leaf in log.leaves()]
+    assert len({body[body.index(b'"remark":') :][:70] for body in bodies}) == 2
+
+
+ALTERED = {
+    "the words": "UPDATE remark SET sealed = zeroblob(60)",
+    "the salt": "UPDATE remark SET salt = zeroblob(32)",
+    "the event": "UPDATE remark SET event_id = 'other'",
+    "too short": "UPDATE remark SET sealed = ''",
+}
+
+
+@pytest.mark.parametrize("statement", ALTERED.values(), ids=ALTERED)
+def test_a_remark_that_was_altered_is_found(store, log, statement):
+    tell(store, remark="fine")
+    store.integrate()
+    with store._writer.begin() as connection:
+        connection.exec_driver_sql(statement)
+    assert len(list(log.remarks_that_differ())) == 1
+
+
+def test_forgetting_takes_one_persons_remarks_and_accounts(store, log):
+    mine = tell(store, remark="mine", actor="p-me")
+    theirs = tell(store, remark="theirs", actor="p-they")
+    for name, person in (("me", "p-me"), ("me-2", "p-me"), ("they", "p-they")):
+        with store.begin() as unit:
+            unit.add(Principal(name=name, person=person, roles=(Role.VIEWER,), created=AT))
+            unit.append(event_of(name))
+    store.integrate()
+    root = store.root()
+    with store.begin() as unit:
+        assert unit.forget("p-me") == (("me", "me-2"), 1)
+        unit.append(event_of("gone"))
+    assert [p.name for p in store.find(Principal)] == ["they"]
+    assert log.remark(mine[0].id) is None
+    assert log.remark(theirs[0].id) == "theirs"
+    leaves = [merkle.leaf(leaf.body) for leaf in log.leaves()]
+    assert (len(leaves), merkle.root(leaves)) == root
+    with pytest.raises(AssertionError), store.begin() as unit:
+        unit.forget("p-they")
+    assert log.remark(theirs[0].id) == "theirs", "forgetting without an event is not kept"
+
+
+def event_of(name):
+    return Event(
+        id=ids.new(), at=AT, project="p", type="principal.added", actor="a", subject=name, data={}
+    )
 
 
 # --- killed at every statement ---

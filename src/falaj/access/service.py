@@ -11,7 +11,10 @@ from falaj.access import engine
 from falaj.base import ids, tokens
 from falaj.base.errors import Conflict, FalajError, NotAllowed, NotFound
 from falaj.facts.access import Action, Permit, Principal, Resource, Role
+from falaj.facts.changes import Approval
+from falaj.facts.checks import GateReport
 from falaj.facts.events import Event
+from falaj.facts.releases import RevocationKind
 from falaj.ports.signer import Keys
 from falaj.ports.store import Store
 
@@ -19,6 +22,7 @@ __all__ = ["OWNER", "Access", "NotSignedIn"]
 
 OWNER: Final = "owner"
 WORKER: Final = "worker"
+EVERYTHING: Final = 1_000_000
 AUDIENCE: Final = "falaj-api"
 ISSUER_KEY: Final = "token-issuer"
 MAX_LIFETIME: Final = timedelta(hours=12)
@@ -80,6 +84,47 @@ class Access:
             unit.add(principal)
             unit.append(self._event("principal.added", actor, principal))
         return principal
+
+    def forget(self, name: str, *, actor: str) -> int:
+        """Erase who stood behind the accounts of a person, and that person's remarks.
+
+        The log keeps the pseudonym, and verifies as before. Refused while an approval or a waiver of
+        that person is evidence. Returns how many remarks there were.
+        """
+        person = self.principal(name).person
+        kept = {approval.person for approval in self._store.find(Approval, limit=EVERYTHING)}
+        kept |= {
+            waiver.owner
+            for report in self._store.find(GateReport, limit=EVERYTHING)
+            for waiver in report.waivers
+        }
+        names = {known.name for known in self._store.find(Principal, person=person)}
+        if person in kept or names & {OWNER, WORKER}:
+            raise Conflict(
+                "access.still-needed",
+                f"{name} cannot be forgotten now",
+                why="the workspace itself is this account"
+                if names & {OWNER, WORKER}
+                else "approvals or waivers of this person are evidence, and evidence has its time",
+                fix="erase after the retention of that evidence has ended",
+            )
+        for known in sorted(names):
+            if known in self._keys.names():
+                self._keys.revoke(known, RevocationKind.RETIRED, reason="forgotten")
+        with self._store.begin() as unit:
+            _, remarks = unit.forget(person)
+            unit.append(
+                Event(
+                    id=ids.new(),
+                    at=self._now(),
+                    project=self._project,
+                    type="person.forgotten",
+                    actor=actor,
+                    subject=f"principal/{person}",
+                    data={"remarks": remarks},
+                )
+            )
+        return remarks
 
     def _known(self, name: str) -> bool:
         try:

@@ -90,6 +90,10 @@ class Check:
         if extra is not None:
             self.say(edge.size, f"node {extra[1]} of level {extra[0]} belongs to no event")
         self._memory(edge)
+        for event in self.store.remarks_that_differ():
+            self.say(
+                self.store.place(event), f"the remark of event {event} is not the one it binds"
+            )
         return Whole(
             edge.size,
             merkle.root_of(edge),

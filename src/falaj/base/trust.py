@@ -12,9 +12,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Protocol, TypeVar
 
-from falaj.base import canonical, certificates, dsse, note, records
+from falaj.base import canonical, certificates, dsse
+
+if TYPE_CHECKING:
+    from falaj.base import note
 
 __all__ = [
     "ED25519_ROLES",
@@ -221,6 +224,8 @@ def threshold_of(trust: Root, role: str, environment: str = "") -> int:
 
 def note_keys(trust: Root, role: str, at: datetime, kind: int) -> tuple[note.Key, ...]:
     """The Ed25519 keys of a role at that time, by the name that stands in signed notes."""
+    from falaj.base import note
+
     found = (
         note.key_of_pem(identity_of(trust, hint), kind, pem)
         for hint, pem in keys_for(trust, role, at).items()
@@ -404,6 +409,8 @@ def open_root(data: bytes, *, now: datetime, root: str = "") -> PlainRoot:
 
     What it says in words that are not known here may take trust back, so such a file is refused.
     """
+    from falaj.base import records
+
     return open_with(
         lambda body: records.read(PlainRoot, body, only_known=True), data, now=now, root=root
     )

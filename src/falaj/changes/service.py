@@ -169,6 +169,7 @@ def judge(
                     "decision": str(decision),
                     "policy": permit.policy,
                 },
+                remark=comment,
             )
         )
         given = unit.find(Approval, change=change.id)

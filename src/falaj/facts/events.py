@@ -24,6 +24,7 @@ class Event(Fact, frozen=True, kw_only=True):
     actor: str  # pseudonym of a person, or `worker:<id>`
     subject: str  # id of the object, e.g. `change/CHG-0001`
     data: dict[str, Any]
+    remark: str = ""  # a person's words: never in the leaf, which holds an HMAC; they can be erased
 
     def cloud(self) -> dict[str, Any]:
         """The CloudEvents 1.0 form: these bytes, canonical, are the leaf of the audit log."""

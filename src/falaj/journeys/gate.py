@@ -143,6 +143,7 @@ def waive(
                     "expires": waiver.expires,
                     "subject": report.subject,
                 },
+                remark=reason,
             )
         )
     tell_changes(ground, permit, report)

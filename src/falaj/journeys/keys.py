@@ -118,7 +118,8 @@ def revoke(
         permit,
         "key.revoked",
         subject,
-        {"kind": str(kind), "subjects": list(gone), "reason": reason},
+        {"kind": str(kind), "subjects": list(gone)},
+        remark=reason,
     )
     return gone
 
@@ -231,7 +232,8 @@ def erase(ground: Ground, permit: Permit, scope: str, reason: str) -> Erased:
         "by": permit.person,
         "reason": reason,
     }
-    _event(ground, permit, "scope.erased", scope, said)
+    told = {key: value for key, value in said.items() if key != "reason"}
+    _event(ground, permit, "scope.erased", scope, told, remark=reason)
     ground.keys.create(LOG_SIGNER, ("log",))
     envelope = dsse.seal(said, ground.keys.signer(LOG_SIGNER), kind=ERASURE)
     return Erased(
@@ -253,6 +255,14 @@ def _scopes(ground: Ground, scope: str) -> Scopes:
     return ground.scopes
 
 
-def _event(ground: Ground, permit: Permit, type: str, name: str, data: dict[str, Any]) -> None:
+def _event(
+    ground: Ground,
+    permit: Permit,
+    type: str,
+    name: str,
+    data: dict[str, Any],
+    *,
+    remark: str = "",
+) -> None:
     with ground.store.begin() as unit:
-        unit.append(ground.event(type, permit.person, f"key/{name}", data))
+        unit.append(ground.event(type, permit.person, f"key/{name}", data, remark=remark))

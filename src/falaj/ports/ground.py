@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from falaj.base import ids
 from falaj.base.errors import NotFound
@@ -35,7 +35,9 @@ from falaj.ports.store import Store
 from falaj.ports.tables import TableReader
 from falaj.ports.target import Target
 from falaj.ports.tester import Tester
-from falaj.ports.witness import Witness
+
+if TYPE_CHECKING:
+    from falaj.ports.witness import Witness
 
 __all__ = ["Ground"]
 
@@ -125,8 +127,10 @@ class Ground:
             )
         return run, models[0]
 
-    def event(self, type: str, actor: str, subject: str, data: dict[str, Any]) -> Event:
-        """An event of now. `actor`: a person's pseudonym or `worker:<id>`."""
+    def event(
+        self, type: str, actor: str, subject: str, data: dict[str, Any], *, remark: str = ""
+    ) -> Event:
+        """An event of now. `actor`: a person's pseudonym or `worker:<id>`. remark: words of that person."""
         return Event(
             id=ids.new(),
             at=self.now(),
@@ -135,4 +139,5 @@ class Ground:
             actor=actor,
             subject=subject,
             data=data,
+            remark=remark,
         )

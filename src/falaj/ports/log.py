@@ -112,6 +112,12 @@ class LogStore(Protocol):
     def see(self, origin: str, was: int, now: Signed) -> bool:
         """Put `now` in the place of the one of size `was` (0: none yet); False when it moved on."""
 
+    def remark(self, event: str) -> str | None:
+        """A person's words beside an event; None when there are none, or they were erased."""
+
+    def remarks_that_differ(self) -> Iterator[str]:
+        """Ids of events whose remark is not the one that their leaf binds."""
+
     def waiting(self) -> int:
         """How many events have no place yet."""
 

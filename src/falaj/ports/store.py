@@ -48,6 +48,12 @@ class Unit(Protocol):
     def append(self, event: Event) -> None:
         """Write the event of this change. A unit that wrote facts without one is refused."""
 
+    def forget(self, person: str) -> tuple[tuple[str, ...], int]:
+        """Remove who a pseudonym was, and what that person wrote beside events.
+
+        Returns names of the accounts and the number of remarks. The log stays as it is.
+        """
+
     def number(self, sequence: str) -> int:
         """Next number of a named sequence, from 1, without gaps."""
 

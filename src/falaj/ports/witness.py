@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from falaj.base.errors import Conflict, FalajError
-from falaj.base.tlog import Checkpoint, Growth
+
+if TYPE_CHECKING:
+    from falaj.base.tlog import Checkpoint, Growth
 
 __all__ = ["Away", "Behind", "Held", "Refused", "Witness"]
 

@@ -56,6 +56,8 @@ BARE = (
     ("falaj keys create layla --role release", 0),
     ("falaj keys rotate root", 0),
     ('falaj keys revoke layla --kind retired -m "left the team"', 0),
+    ("falaj access forget omar", 0),
+    ("falaj access forget layla", 0),
     ("falaj access token > token", 0),
     ("falaj access token owner --lifetime 1h > token", 0),
     ("falaj config show", 0),

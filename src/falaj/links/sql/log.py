@@ -17,11 +17,12 @@ from sqlalchemy import (
     update,
 )
 
-from falaj.base import merkle, time
+from falaj.base import canonical, merkle, time
 from falaj.base.errors import Conflict
 from falaj.base.merkle import Edge
 from falaj.facts.events import Event
 from falaj.links.sql import tables
+from falaj.links.sql.remarks import BadRemark, Remarks, bound
 from falaj.ports.log import Asked, Leaf, LogUnavailable, Receipt, Signed
 
 __all__ = ["SqlLog", "edge_of", "size_of"]
@@ -58,8 +59,9 @@ def edge_of(connection: Connection) -> Edge:
 class SqlLog:
     """The tree, the checkpoints and the witnesses, in the database of the events."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, remarks: Remarks | None = None) -> None:
         self._engine = engine
+        self._sealing = remarks or Remarks(None)
         self._writer = engine.execution_options(writes=True)
 
     def size(self) -> int:
@@ -225,6 +227,29 @@ class SqlLog:
                     .values(**now._asdict())
                 )
             return True
+
+    def remark(self, event: str) -> str | None:
+        table = tables.remark
+        with self._engine.connect() as connection:
+            row = connection.execute(select(table).where(table.c.event_id == event)).one_or_none()
+        return None if row is None else self._sealing.open(event, octets(row.sealed))
+
+    def remarks_that_differ(self) -> Iterator[str]:
+        table, event = tables.remark, tables.event
+        query = select(table.c.event_id, table.c.salt, table.c.sealed, event.c.body).join_from(
+            table, event, table.c.event_id == event.c.id, isouter=True
+        )
+        with self._engine.connect() as connection:
+            rows = connection.execute(query.order_by(table.c.event_id)).all()
+        for row in rows:
+            try:
+                words = self._sealing.open(row.event_id, octets(row.sealed))
+                told = Event.from_cloud(octets(row.body)).data["remark"]
+            except (BadRemark, canonical.NotCanonical, KeyError, TypeError, UnicodeDecodeError):
+                yield row.event_id
+                continue
+            if told != bound(octets(row.salt), words):
+                yield row.event_id
 
     def waiting(self) -> int:
         with self._engine.connect() as connection:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time as clock
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,11 +13,13 @@ from sqlalchemy.exc import IntegrityError
 
 from falaj.base import merkle, time
 from falaj.base.errors import Conflict, NotFound
+from falaj.facts.access import Principal
 from falaj.facts.events import Event
 from falaj.facts.wire import Fact, canonical_bytes, decode, encode
 from falaj.links.sql import tables
 from falaj.links.sql.connect import connect
 from falaj.links.sql.log import SqlLog, edge_of, size_of
+from falaj.links.sql.remarks import Remarks, bound, secret_beside
 from falaj.links.sql.runs import SqlRuns
 from falaj.links.sql.scopes import SqlScopes
 from falaj.links.sql.tables import FAMILIES, Family
@@ -66,10 +68,12 @@ def search(
 class SqlUnit:
     """One open transaction."""
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Connection, remarks: Remarks) -> None:
         self._connection = connection
+        self._sealing = remarks
         self._facts = 0
         self._events: list[dict[str, Any]] = []
+        self._remarks: list[dict[str, Any]] = []
 
     def get(self, kind: type[F], id: str) -> Kept[F]:
         return read(self._connection, kind, id)
@@ -107,7 +111,12 @@ class SqlUnit:
         self._facts += 1
 
     def append(self, event: Event) -> None:
-        body = canonical_bytes(event.cloud())
+        told = event.cloud()
+        if event.remark:
+            made = self._sealing.seal(event.id, event.remark)
+            told["data"] = {**event.data, "remark": bound(made.salt, event.remark)}
+            self._remarks.append({"event_id": event.id, **made._asdict()})
+        body = canonical_bytes(told)
         self._events.append(
             {
                 "id": event.id,
@@ -120,6 +129,17 @@ class SqlUnit:
                 "leaf": merkle.leaf(body),
             }
         )
+
+    def forget(self, person: str) -> tuple[tuple[str, ...], int]:
+        known = FAMILIES[Principal].table
+        names = tuple(self._connection.scalars(select(known.c.id).where(known.c.person == person)))
+        self._connection.execute(delete(known).where(known.c.person == person))
+        theirs = select(tables.event.c.id).where(tables.event.c.actor == person)
+        gone = self._connection.execute(
+            delete(tables.remark).where(tables.remark.c.event_id.in_(theirs))
+        )
+        self._facts += 1
+        return names, gone.rowcount
 
     def number(self, sequence: str) -> int:
         table = tables.sequence
@@ -149,18 +169,22 @@ class SqlUnit:
             self._connection.execute(
                 insert(tables.log_waiting), [{"event_id": row["id"]} for row in self._events]
             )
+        if self._remarks:
+            self._connection.execute(insert(tables.remark), self._remarks)
 
 
 class SqlStore:
     """Facts, events and leases in one database."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, remark_key: Callable[[], bytes] | None = None) -> None:
         self._engine = engine
         self._writer = engine.execution_options(writes=True)
+        self._remarks = Remarks(remark_key)
 
     @classmethod
     def open(cls, path: Path) -> SqlStore:
-        return cls(connect(path))
+        """Words beside events are sealed with a key that lies beside the database (0600)."""
+        return cls(connect(path), lambda: secret_beside(path))
 
     def close(self) -> None:
         self._engine.dispose()
@@ -175,12 +199,12 @@ class SqlStore:
 
     def log(self) -> SqlLog:
         """The tree over the events of the same database."""
-        return SqlLog(self._engine)
+        return SqlLog(self._engine, self._remarks)
 
     @contextmanager
     def begin(self) -> Iterator[SqlUnit]:
         with self._writer.begin() as connection:
-            unit = SqlUnit(connection)
+            unit = SqlUnit(connection, self._remarks)
             yield unit
             unit.close()
 

@@ -46,6 +46,16 @@ def add_identity(works: Works, permit: Permit, data: AddIdentity) -> Principal:
     return works.access.add(data.name, data.roles, actor=permit.person, person=person)
 
 
+class Forgotten(msgspec.Struct):
+    remarks: int
+
+
+@post("/identities/{name:str}/forget", needs=Action.MANAGE_ACCESS, on=ResourceKind.PROJECT)
+def forget_identity(works: Works, permit: Permit, name: str) -> Forgotten:
+    """Erase who stood behind a pseudonym, and that person's remarks; the log stays as it is."""
+    return Forgotten(works.access.forget(name, actor=permit.person))
+
+
 @post("/tokens", needs=Action.MANAGE_ACCESS, on=ResourceKind.PROJECT, status=201)
 def make_token(works: Works, state: State, permit: Permit, data: MakeToken) -> Token:
     """Make a bearer token for an identity; it dies by itself.
@@ -72,4 +82,4 @@ def trust(works: Works) -> Response[bytes]:
     return Response(works.ground.keys.trust_text().encode(), media_type="application/json")
 
 
-ROUTES: Final = (list_identities, add_identity, make_token, trust)
+ROUTES: Final = (list_identities, add_identity, forget_identity, make_token, trust)

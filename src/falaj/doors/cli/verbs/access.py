@@ -76,3 +76,22 @@ def token(ctx: click.Context, name: str, lifetime: str) -> None:
       falaj access token owner --lifetime 1h > token
     """
     click.echo(connect(ctx).post("/tokens", {"name": name, "lifetime": lifetime})["token"])
+
+
+@command.command
+@click.argument("name")
+@click.pass_context
+def forget(ctx: click.Context, name: str) -> None:
+    """Erase who stood behind a pseudonym, and that person's remarks.
+
+    The log keeps the pseudonym and verifies as before. Refused while approvals or waivers of that
+    person are evidence.
+
+    \b
+    Examples:
+      falaj access forget omar
+      falaj access forget layla
+    """
+    found = connect(ctx).post(f"/identities/{name}/forget", {})
+    click.echo(f"{name} is forgotten, with {found['remarks']} remarks")
+    click.echo("the trust root still names the key by this account: it verifies what was signed")
