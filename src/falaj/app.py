@@ -6,7 +6,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -32,7 +32,6 @@ from falaj.links.local.probe import LocalProber
 from falaj.links.local.target import LocalTarget
 from falaj.links.osv.shelf import OsvShelf
 from falaj.links.python.environment import read_environment
-from falaj.links.python.licences import read_licences
 from falaj.links.sql.store import SqlStore
 from falaj.links.stepcache.cache import FileStepCache
 from falaj.links.stepworker.pool import StepWorkers
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
     from falaj.facts.access import Permit
     from falaj.facts.project import Project, RemoteTable, WitnessTable
     from falaj.facts.runs import Run
+    from falaj.facts.scans import Declared
     from falaj.journeys.advisories import Rescan
     from falaj.journeys.imports import Asked
     from falaj.journeys.retrain import Due
@@ -137,6 +137,12 @@ def scanners() -> tuple[CodeScanner, ...]:
     from falaj.links.detectsecrets.scanner import DetectSecrets
 
     return (Bandit(), DetectSecrets())
+
+
+def licences(names: Sequence[str]) -> Mapping[str, Declared]:
+    from falaj.links.python.licences import read_licences
+
+    return read_licences(names)
 
 
 def bill_trouble(bill: bytes) -> tuple[str, ...]:
@@ -375,7 +381,7 @@ class Works:
             registry=registry,
             converter=converter,
             advisories=OsvShelf(state / "advisories"),
-            licences=read_licences,
+            licences=licences,
             scanners=scanners,
             bill_trouble=bill_trouble,
             changed_files=lambda one, other: changed_files(root, one, other),

@@ -27,13 +27,14 @@ from falaj.base.locks import normalised
 from falaj.facts.scans import AdvisoryStatement
 from falaj.facts.wire import plain
 
-__all__ = ["DATABASE", "ENVELOPE", "KIND", "build"]
+__all__ = ["BROKEN", "DATABASE", "ENVELOPE", "KIND", "build", "open_bundle"]
 
 KIND: Final = "application/vnd.falaj.vulndb+json"
 DATABASE: Final = "advisories.db"
 ENVELOPE: Final = "vulndb.dsse.json"
 LARGEST: Final = 16 << 20  # one record
 EPOCH: Final = (1980, 1, 1, 0, 0, 0)
+BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 KEPT: Final = (
     *("id", "modified", "published", "withdrawn", "aliases", "upstream", "summary", "severity"),
     "database_specific",

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -17,13 +15,11 @@ from falaj.base import canonical, digests, dsse
 from falaj.base.errors import NotFound, Unverified
 from falaj.base.files import replacing
 from falaj.facts.scans import AdvisoryStatement
-from falaj.links.osv.records import DATABASE, ENVELOPE, KIND, open_bundle
 
 __all__ = ["OsvDatabase", "OsvShelf"]
 
 LARGEST_STATEMENT: Final = 1 << 20
 LARGEST_DATABASE: Final = 4 << 30
-BROKEN: Final = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 class OsvDatabase:
@@ -50,6 +46,9 @@ class OsvShelf:
         self._folder = folder
 
     def look(self, bundle: Path, keys: Mapping[str, bytes]) -> tuple[AdvisoryStatement, str]:
+        # Every command opens a project, and few of them a bundle.
+        from falaj.links.osv.records import BROKEN, ENVELOPE, KIND, open_bundle
+
         try:
             with open_bundle(bundle) as packed, packed.open(ENVELOPE) as member:
                 text = member.read(LARGEST_STATEMENT + 1)
@@ -71,6 +70,8 @@ class OsvShelf:
         return stated, opened.hint
 
     def keep(self, bundle: Path, stated: AdvisoryStatement) -> None:
+        from falaj.links.osv.records import BROKEN, DATABASE, open_bundle
+
         if not 0 < stated.bytes <= LARGEST_DATABASE:
             raise _refused("scans.bad-bundle", bundle, f"it states {stated.bytes} bytes")
         total, size = hashlib.sha256(), 0
