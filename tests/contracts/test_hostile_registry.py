@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 import ssl
 import subprocess
@@ -12,6 +13,7 @@ from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 
+import msgspec
 import pytest
 from registries import (
     PASSWORD,
@@ -27,7 +29,10 @@ from registries import (
 )
 from servers import House
 
+from falaj.base import dsse
 from falaj.base.errors import Conflict, FalajError, Unverified
+from falaj.facts.releases import Revocation, RevocationKind
+from falaj.journeys.remotes import pull
 from falaj.links.oci.credentials import Login
 from falaj.links.oci.registry import OciRemote
 
@@ -285,6 +290,59 @@ def test_a_release_of_somebody_else(house, own, made, tmp_path):
     assert error.code == "releases.signature"
 
 
+def test_a_release_that_was_withdrawn(house, own, address, made, tmp_path):
+    """Revoked after it was brought there: refused before a large file is asked for."""
+    now = datetime.now(UTC)
+    gone = Revocation(kind=RevocationKind.WITHDRAWN, subject=made.id, reason="wrong data")
+    trust = msgspec.structs.replace(house.ring.trust(), revocations=(gone,))
+    with closing(OciRemote(address)) as remote, pytest.raises(Unverified) as caught:
+        pull(remote, tmp_path / "r", trust, now=now)
+    assert caught.value.code == "releases.withdrawn"
+    assert "wrong data" in str(caught.value)
+    assert own.count("GET", f"blobs/{piece(own, MODEL)['digest']}") == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_key_of_the_signer_is_in_other_hands(house, own, address, tmp_path):
+    trust = house.ring.trust()
+    hint = next(dsse.hint_of(k.public.encode()) for k in trust.keys if k.identity == "releaser")
+    bad = Revocation(kind=RevocationKind.COMPROMISED, subject=hint)
+    trust = msgspec.structs.replace(trust, revocations=(bad,))
+    with closing(OciRemote(address)) as remote, pytest.raises(Unverified) as caught:
+        pull(remote, tmp_path / "r", trust, now=datetime.now(UTC))
+    assert caught.value.code == "remote.signature"
+    assert own.count("GET", f"blobs/{piece(own, MODEL)['digest']}") == 0
+
+
+def test_a_signer_who_has_retired_since(house, own, address, made, tmp_path):
+    """What was signed before stays good, the signature beside it as well."""
+    trust = house.ring.trust()
+    hint = next(dsse.hint_of(k.public.encode()) for k in trust.keys if k.identity == "releaser")
+    since = datetime.now(UTC) + timedelta(seconds=1)
+    old = Revocation(kind=RevocationKind.RETIRED, subject=hint, since=since)
+    trust = msgspec.structs.replace(trust, revocations=(old,))
+    with closing(OciRemote(address)) as remote:
+        found = pull(remote, tmp_path / "r", trust, now=since + timedelta(days=1))
+    assert (found.release, found.outer) == (made.id, "releaser")
+
+
+def test_an_old_list_of_revocations(house, own, address, tmp_path):
+    now = datetime.now(UTC)
+    trust = msgspec.structs.replace(house.ring.trust(), next_update=now - timedelta(days=1))
+    with closing(OciRemote(address)) as remote, pytest.raises(Unverified) as caught:
+        pull(remote, tmp_path / "r", trust, now=now)
+    assert caught.value.code == "releases.revocations-stale"
+
+
+def test_a_pickle_that_was_signed_is_not_kept(house, own, tmp_path):
+    """Signed by a key that we trust, and all the same no format that a server loads."""
+    evil = house.release("6.6.6", onnx_bytes=pickle.dumps({"a": 1}))
+    push(house, evil, f"oci://{own.host}/team/delay")
+    error = refused(house, f"oci://{own.host}/team/delay:6.6.6", tmp_path)
+    assert error.code == "releases.format"
+    assert "model/model.onnx" in str(error)
+
+
 ENVELOPES = {
     "by a key of another role": {"signer": "planner"},
     "over another manifest": {"about": "sha256:" + "4" * 64},
@@ -297,7 +355,8 @@ def test_a_signature_over_the_manifest_that_does_not_hold(house, own, made, tmp_
         remote.push(parcel(made), signing(house, made, **how))
     error = refused(house, f"oci://{own.host}/team/delay:1.0.0", tmp_path)
     assert error.code == "remote.signature"
-    assert own.count("GET", "/blobs/") == 1, "the signature alone was asked for"
+    model = digest_of((made.folder / MODEL).read_bytes())
+    assert own.count("GET", f"blobs/{model}") == 0, "nothing large was asked for"
 
 
 JUNK = (b"", b"{}", b"[]", b'{"manifests":3}', b'{"manifests":[3,{"digest":"x"}]}', b"\xff")

@@ -302,3 +302,18 @@ def test_it_is_away_and_comes_back(house, made, tmp_path):
     assert registry.ready()
     assert push(house, made, address).sent == 0
     registry.close()
+
+
+# --- a bucket ------------------------------------------------------------------------------------
+
+
+def test_the_folder_lies_in_a_bucket_as_it_is(house, made, rclone):
+    """What any tool that copies objects gets: the release, whole and signed."""
+    done = push(house, made, f"s3://{stores.BUCKET}/team/as-it-is", store=rclone)
+    base = rclone.log.parent / "s3" / stores.BUCKET / "team" / "as-it-is"
+    assert same(made.folder, base / done.digest.replace(":", "-"))
+    assert (base / "tags" / "1.0.0").read_text() == f"{made.id}\n"
+    assert sorted(path.name for path in base.iterdir() if any(path.iterdir())) == [
+        done.digest.replace(":", "-"),
+        "tags",
+    ]

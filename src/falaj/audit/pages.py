@@ -154,6 +154,8 @@ ARABIC: Final[Mapping[str, str]] = {
     "Take the trust root that came to you on another way; the keys inside this pack prove "
     "nothing.": "خذوا جذر الثقة الذي وصل إليكم من طريق آخر؛ فالمفاتيح داخل الحزمة لا تثبت شيئا.",
     "On any machine, without a network:": "على أي جهاز، دون شبكة:",
+    "Or with the verifier that needs nothing of Falaj, and came to you on another way, too:": "أو "
+    "بأداة التحقق التي لا تحتاج إلى Falaj ووصلت إليكم هي أيضا من طريق آخر:",
     "It ends with 0 when everything holds, with 7 and the name of each file that differs when "
     "not.": "ينتهي بالرقم 0 إن صح كل شيء، وبالرقم 7 مع اسم كل ملف مختلف إن لم يصح.",
     "In this pack": "في هذه الحزمة",
@@ -808,11 +810,14 @@ NOT_PROVED: Final = (
 
 
 def checking(say: Say) -> Iterable[Html]:
+    alone = "Or with the verifier that needs nothing of Falaj, and came to you on another way, too:"
     first = "Take the trust root that came to you on another way; the keys inside this pack prove nothing."
     last = "It ends with 0 when everything holds, with 7 and the name of each file that differs when not."
     yield Html(
         f"<ol><li>{h(say(first))}</li><li>{h(say('On any machine, without a network:'))}"
-        '<pre dir="ltr">falaj verify PACK.zip --trust TRUST.json</pre></li>'
+        '<pre dir="ltr">falaj verify PACK.zip --trust TRUST.json</pre>'
+        f"{h(say(alone))}"
+        '<pre dir="ltr">python3 falaj-verify.pyz pack PACK.zip --trust TRUST.json</pre></li>'
         f"<li>{h(say(last))}</li></ol>"
     )
     yield Html(f"<h3>{h(say('In this pack'))}</h3>")

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from falaj.base import bundle, canonical, digests, dsse
-from falaj.base.bundle import Content, Finding
+from falaj.base.bundle import Finding
 from falaj.base.errors import Conflict, FalajError, Unverified
 from falaj.base.files import sync_folder
 from falaj.compliance.rules import may_be_in
+from falaj.evaluation import security
 from falaj.facts.access import Permit
 from falaj.facts.attestations import PUBLISHED, statement
+from falaj.facts.checks import Verdict
+from falaj.facts.formats import RUNTIMES
 from falaj.facts.project import RemoteTable
 from falaj.facts.releases import Manifest, Release, Trust
 from falaj.facts.trust import identity_of, keys_for
@@ -130,20 +133,28 @@ def signing(ground: Ground, known: Release) -> Signing:
 
 
 def attested(
-    envelopes: Sequence[bytes], digest: str, release: str, trust: Trust, at: datetime
+    envelopes: Sequence[bytes],
+    digest: str,
+    release: str,
+    trust: Trust,
+    at: datetime,
+    *,
+    said: datetime | None = None,
 ) -> tuple[str, str]:
     """Who of role `release` says that this release lies under the digest; else why nobody does."""
     why = ""
     for data in envelopes:
         try:
-            said, hint = bundle.statement_of(canonical.loads(data), keys_for(trust, "release", at))
+            told, hint = bundle.statement_of(
+                canonical.loads(data), keys_for(trust, "release", at, said=said, release=release)
+            )
         except (canonical.NotCanonical, dsse.BadEnvelope) as error:
             why = str(error)
             continue
         if (
-            said["predicateType"] == PUBLISHED
-            and bundle.subject_of(said) == digest
-            and said["predicate"].get("release") == release
+            told["predicateType"] == PUBLISHED
+            and bundle.subject_of(told) == digest
+            and told["predicate"].get("release") == release
         ):
             return identity_of(trust, hint), ""
         why = "it speaks of something else"
@@ -192,6 +203,9 @@ def pull(
         judged = verify.verify_release(part, trust, release_id=release, now=now)
         if not judged.holds or judged.manifest is None:
             raise refused(judged.findings, found.address)
+        strange = of_formats(part, judged.manifest)
+        if strange:
+            raise refused(strange, found.address)
         for below in sorted({path.parent for path in part.rglob("*")} | {part}):
             sync_folder(below)
         part.rename(folder)
@@ -224,17 +238,6 @@ def before(
     remote: Remote, found: Shipment, part: Path, release: str, trust: Trust, now: datetime
 ) -> str:
     """Judge all that can be judged without the large files; who signed for the place."""
-    if now > trust.expires:
-        late = Finding("releases.trust-expired", "", f"the trust root expired {trust.expires}")
-        raise refused([late], found.address)
-    outer, why = attested(found.envelopes, found.digest, release, trust, now)
-    if found.envelopes and not outer:
-        raise Unverified(
-            "remote.signature",
-            f"of the signatures that lie beside {found.address} none holds",
-            why=why,
-            fix="look at who may write there, and pull by a digest that you were told otherwise",
-        )
     small = {path: piece for path, piece in found.files.items() if is_small(path)}
     if sum(piece.size for piece in small.values()) > MOST_SMALL:
         raise Unverified(
@@ -244,15 +247,49 @@ def before(
         )
     for path, piece in small.items():
         remote.bring(piece, made(part, path))
-    judged = bundle.examine(
-        Content(hashes(found.files), lambda path: (part / path).read_bytes()),
-        lambda role: keys_for(trust, role, now),
+    outer, why = attested(found.envelopes, found.digest, release, trust, now, said=said_of(part))
+    if found.envelopes and not outer:
+        raise Unverified(
+            "remote.signature",
+            f"of the signatures that lie beside {found.address} none holds",
+            why=why,
+            fix="look at who may write there, and pull by a digest that you were told otherwise",
+        )
+    findings = verify.judge_listing(
+        hashes(found.files),
+        lambda path: (part / path).read_bytes(),
+        trust,
         release_id=release,
-        identity=lambda hint: identity_of(trust, hint),
+        now=now,
     )
-    if judged.findings:
-        raise refused(judged.findings, found.address)
+    if findings:
+        raise refused(findings, found.address)
     return outer
+
+
+def said_of(part: Path) -> datetime | None:
+    """When release.json says that it was made."""
+    try:
+        return verify.read_manifest((part / bundle.RELEASE).read_bytes()).created
+    except ValueError:
+        return None
+
+
+def of_formats(folder: Path, manifest: Manifest) -> list[Finding]:
+    """What lies in model/ and is no format that the release's runtime loads."""
+    found = security.check_model_files(
+        {name: folder / name for name in manifest.files if name.startswith(bundle.MODEL)},
+        allow=RUNTIMES.get(manifest.runtime, frozenset()),
+    )
+    return [
+        Finding(
+            "releases.format",
+            result.check.removeprefix("security.format."),
+            f"{result.check.removeprefix('security.format.')}: {result.reason}",
+        )
+        for result in found
+        if result.verdict is not Verdict.PASS
+    ]
 
 
 def hashes(files: Mapping[str, Piece]) -> dict[str, str]:

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -37,6 +37,7 @@ from falaj.facts.wire import canonical_bytes
 __all__ = [
     "TheFolder",
     "Verified",
+    "judge_listing",
     "load_verified",
     "look_again",
     "read_manifest",
@@ -133,6 +134,79 @@ def verify_release(
     running: it is loaded already; a list of revocations that has grown old stops new loads alone.
     staging: made new with mode 0700, removed again when anything does not hold.
     """
+    found = _timely(trust, now, running=running, environment=environment, signed_at=signed_at)
+    if not folder.is_dir() or folder.is_symlink():
+        found.append(Finding("releases.tampered", "", f"{folder.name} is not a folder"))
+        return Verified(None, "", tuple(found))
+    listing = scan(folder)
+    found += listing.findings
+    if staging is not None:
+        _private(staging)
+    try:
+        hashes, files, more = _take(listing.files, staging)
+        found += more
+        judged, more = _examined(
+            hashes,
+            lambda path: _bytes_of(files[path]),
+            trust,
+            release_id=release_id,
+            requires=requires,
+            policy=policy,
+            threshold=threshold or threshold_of(trust, "release", environment),
+            at=signed_at or now,
+            signed_at=signed_at,
+        )
+        found += more
+        manifest: Manifest | None = None
+        if judged.manifest is not None:
+            try:
+                manifest = read_manifest(_bytes_of(files[bundle.RELEASE]))
+            except ValueError as error:
+                found.append(
+                    Finding("releases.malformed", bundle.RELEASE, f"release.json: {error}")
+                )
+    except BaseException:
+        if staging is not None:
+            shutil.rmtree(staging, ignore_errors=True)
+        raise
+    if found and staging is not None:
+        shutil.rmtree(staging, ignore_errors=True)
+    return Verified(manifest, judged.id, tuple(found), judged.identities, signed_at is not None)
+
+
+def judge_listing(
+    hashes: Mapping[str, str],
+    read: Callable[[str], bytes],
+    trust: Trust,
+    *,
+    release_id: str,
+    now: datetime,
+) -> tuple[Finding, ...]:
+    """Judge a release by its digests and its small files, before the large ones are there.
+
+    read: bytes of release.json, of the bundles and of the evidence. What holds here and whose bytes
+    have these digests holds for `verify_release`.
+    """
+    _, found = _examined(
+        hashes,
+        read,
+        trust,
+        release_id=release_id,
+        threshold=threshold_of(trust, "release", ""),
+        at=now,
+    )
+    return (*_timely(trust, now), *found)
+
+
+def _timely(
+    trust: Trust,
+    now: datetime,
+    *,
+    running: bool = False,
+    environment: str = "",
+    signed_at: datetime | None = None,
+) -> list[Finding]:
+    """What the trust root itself says against it, at this time and for this place."""
     found: list[Finding] = []
     if now > trust.expires:
         found.append(
@@ -154,54 +228,45 @@ def verify_release(
                 f"nobody but the signer says when it was signed, and {environment} asks for a witness",
             )
         )
-    if not folder.is_dir() or folder.is_symlink():
-        found.append(Finding("releases.tampered", "", f"{folder.name} is not a folder"))
-        return Verified(None, "", tuple(found))
-    listing = scan(folder)
-    found += listing.findings
-    if staging is not None:
-        _private(staging)
-    try:
-        hashes, files, more = _take(listing.files, staging)
-        found += more
-        at = signed_at or now
-        said = signed_at or _said(files.get(bundle.RELEASE)) or now
-        id_ = hashes.get(bundle.RELEASE, "")
-        judged = bundle.examine(
-            Content(hashes, lambda path: _bytes_of(files[path])),
-            lambda role: keys_for(trust, role, at, said=said, release=id_),
-            release_id=release_id,
-            requires=requires,
-            policy=policy,
-            threshold=threshold or threshold_of(trust, "release", environment),
-            identity=lambda hint: identity_of(trust, hint),
-            certified=lambda chain: certified(trust, "release", chain, at, said=said, release=id_),
-        )
-        found += judged.findings
-        gone = is_withdrawn(trust, id_)
-        if gone is not None:
-            found.append(
-                Finding(
-                    "releases.withdrawn",
-                    bundle.RELEASE,
-                    f"it was withdrawn{': ' if gone.reason else ''}{gone.reason}",
-                )
+    return found
+
+
+def _examined(
+    hashes: Mapping[str, str],
+    read: Callable[[str], bytes],
+    trust: Trust,
+    *,
+    release_id: str | None,
+    requires: tuple[str, ...] = (),
+    policy: str | None = None,
+    threshold: int,
+    at: datetime,
+    signed_at: datetime | None = None,
+) -> tuple[bundle.Examined, list[Finding]]:
+    """Names, digests, signatures, evidence, and whether it was withdrawn."""
+    said = signed_at or _said(read, hashes) or at
+    id_ = hashes.get(bundle.RELEASE, "")
+    judged = bundle.examine(
+        Content(hashes, read),
+        lambda role: keys_for(trust, role, at, said=said, release=id_),
+        release_id=release_id,
+        requires=requires,
+        policy=policy,
+        threshold=threshold,
+        identity=lambda hint: identity_of(trust, hint),
+        certified=lambda chain: certified(trust, "release", chain, at, said=said, release=id_),
+    )
+    found = list(judged.findings)
+    gone = is_withdrawn(trust, id_)
+    if gone is not None:
+        found.append(
+            Finding(
+                "releases.withdrawn",
+                bundle.RELEASE,
+                f"it was withdrawn{': ' if gone.reason else ''}{gone.reason}",
             )
-        manifest: Manifest | None = None
-        if judged.manifest is not None:
-            try:
-                manifest = read_manifest(_bytes_of(files[bundle.RELEASE]))
-            except ValueError as error:
-                found.append(
-                    Finding("releases.malformed", bundle.RELEASE, f"release.json: {error}")
-                )
-    except BaseException:
-        if staging is not None:
-            shutil.rmtree(staging, ignore_errors=True)
-        raise
-    if found and staging is not None:
-        shutil.rmtree(staging, ignore_errors=True)
-    return Verified(manifest, judged.id, tuple(found), judged.identities, signed_at is not None)
+        )
+    return judged, found
 
 
 def load_verified(
@@ -268,10 +333,10 @@ def refusal(findings: Iterable[Finding], name: str) -> Unverified:
     return Unverified(head.code, head.message, why=head.why, fix=head.fix, more=tuple(rest))
 
 
-def _said(path: Path | None) -> datetime | None:
+def _said(read: Callable[[str], bytes], hashes: Mapping[str, str]) -> datetime | None:
     """When release.json says that it was made; nothing when it cannot be read."""
     try:
-        return read_manifest(_bytes_of(path)).created if path is not None else None
+        return read_manifest(read(bundle.RELEASE)).created if bundle.RELEASE in hashes else None
     except (OSError, ValueError):
         return None
 
