@@ -37,6 +37,8 @@ ENTER_S: Final = 75.0  # for the rest; Ray looks for this machine among the node
 JOIN_S: Final = 60.0  # for every node to say whether it is fit
 END_S: Final = 15.0  # for tasks to end when the run does
 MIB: Final = 1024 * 1024
+# A process of Ray's that ends would kill its child alone, which could then not end its own.
+KEPT: Final = {"RAY_kill_child_processes_on_worker_exit": "false"}
 
 
 class RayExecutor:
@@ -137,7 +139,8 @@ class RayExecutor:
                     return Outcome(ending=Ending.LOST, message=lacking)
             begun, node = time.perf_counter(), said["node"]
             where = f"{said['at']} ({node[:8]})"
-            answer = stream.next_from(node, order.timeout_s)
+            wait_s = None if order.timeout_s is None else order.timeout_s + LATE_S
+            answer = stream.next_from(node, wait_s)
         except (ray.exceptions.RayError, StopIteration) as error:
             seconds = time.perf_counter() - begun
             return Outcome(ending=Ending.LOST, message=_how(error, node), seconds=seconds)
@@ -169,22 +172,22 @@ class _Stream:
         said: dict[str, Any] = json.loads(ray.get(next(self.inner)))
         return said
 
-    def next_from(self, node: str, timeout_s: float | None) -> dict[str, Any] | None:
-        """The same of a step that runs there. Raises NodeDiedError when the node goes.
+    def next_from(self, node: str, within_s: float | None) -> dict[str, Any] | None:
+        """The same of a task that runs there. Raises NodeDiedError when the node goes.
 
         Of a node that goes in the middle Ray may never say a word about its tasks.
         """
         import ray
 
-        end = math.inf if timeout_s is None else time.monotonic() + timeout_s + LATE_S
-        while (left := end - time.monotonic()) > 0:
+        end = math.inf if within_s is None else time.monotonic() + within_s
+        while True:
+            left = max(end - time.monotonic(), 0)
             answer = self.next(min(left, LOOK_S))
-            if answer is not None:
+            if answer is not None or left == 0:
                 return answer
             if not _lives(node):
                 _cancel(self.inner)
                 raise ray.exceptions.NodeDiedError("it left the cluster")
-        return None
 
 
 class _Cluster:
@@ -227,6 +230,7 @@ def _init(address: str, token_file: Path) -> None:
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
     try:
         import ray
     except ImportError:
@@ -279,13 +283,21 @@ class _Entrance(threading.Thread):
 
     def run(self) -> None:
         import ray
+        from ray._private import worker
         from ray._raylet import GcsClient  # what `init` itself asks first
 
+        # Else it prints what nodes say of themselves, into the document of `--json` as well.
+        worker._worker_logs_enabled = False  # noqa: SLF001 `log_to_driver` leaves this out
         try:
             # A wrong token is told here at once; `init` takes it for a head that is not up yet.
             GcsClient(address=self._address)
             self.answered.set()
-            ray.init(address=self._address, log_to_driver=False, logging_level="error")
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level="error",
+                runtime_env={"env_vars": KEPT},
+            )
             self.error = None
         except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
             self.error = error
@@ -323,18 +335,21 @@ def _look_round(entry: str, text: str) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_returns="streaming", max_retries=0, num_cpus=0)(attempt)
-    asked = {}
+    asked = []
     for node in _nodes():
         at = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         stream = task.options(scheduling_strategy=at, name="falaj look").remote(entry, text)
-        asked[f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"] = _Stream(stream)
+        where = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+        asked.append((node["NodeID"], where, _Stream(stream)))
     until, errors = time.monotonic() + JOIN_S, []
-    for where, stream in asked.items():
+    for name, where, stream in asked:
         try:
             answer: dict[str, Any] | None = {"node": ""}
             while answer is not None and "node" in answer:
-                answer = stream.next(max(until - time.monotonic(), 0))
+                answer = stream.next_from(name, max(until - time.monotonic(), 0))
         except (ray.exceptions.RayError, StopIteration) as error:
+            if not _lives(name):
+                continue  # it has just gone: it gets no steps
             answer = {"differs": f"Falaj does not start there: {_how(error, '')}"}
         if answer is None:
             _cancel(stream.inner)
