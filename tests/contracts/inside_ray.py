@@ -246,13 +246,16 @@ def lines_of(record):
 
 
 def test_records_are_those_of_worker_processes(cluster, tmp_path):
-    """Frames, arrays, metrics, plots, logs and a condition: equal to the last digest."""
+    """Frames, arrays, metrics, plots, logs and a condition: equal to the last digest.
+
+    One after another: why a step ran names the newest run of that step.
+    """
     found = {}
     for kind in ("worker", "ray"):
         (tmp_path / kind).mkdir()
         shop = RayShop(tmp_path / kind, kind)
         shop.write(WIDE)
-        outcome = shop.run(at_once=3)
+        outcome = shop.run()
         assert shop.value(outcome) == sum(range(3000))
         found[kind] = lines_of(msgspec.to_builtins([outcome.steps, outcome.metrics]))
         shop.cache.close()
@@ -665,6 +668,7 @@ def main(n: int = 3) -> float:
     falaj.when(low(value), never, value)
     return value
 """
+ONE = "[pipelines]\nparallel = 1\n"
 DATA = """
 [[datasets]]
 name = "rows"
@@ -677,7 +681,7 @@ purpose = ["tests"]
 def test_falaj_run_keeps_the_same_record_as_with_worker_processes(cluster, tmp_path):
     """The whole command, on a dataset of the project; then again, then with the cluster away."""
     settings = (
-        f'[pipelines]\nexecutor = "ray"\n[links.ray]\naddress = "{cluster.address}"\n'
+        f'executor = "ray"\n[links.ray]\naddress = "{cluster.address}"\n'
         'region = "ae"\n'
         f'token_file = "{cluster.token_file}"\n'
     )
@@ -688,7 +692,7 @@ def test_falaj_run_keeps_the_same_record_as_with_worker_processes(cluster, tmp_p
         shop.cache.close()
         shop.write(WHOLE)
         (shop.root / "rows.csv").write_text("x,y\n1,2\n3,4\n")
-        (shop.root / "falaj.toml").write_text(contract.PROJECT + more + DATA)
+        (shop.root / "falaj.toml").write_text(contract.PROJECT + ONE + more + DATA)
         begun = time.monotonic()
         runs[kind] = run_of(shop.root)
         seconds[kind] = time.monotonic() - begun
