@@ -37,6 +37,16 @@ from falaj.links.ray.executor import RayExecutor, _Cluster  # noqa: E402 same
 ENTRY = "falaj.doors.worker.node:attempt"
 
 
+@pytest.fixture
+def own_cluster(tmp_path_factory):
+    """One node, for a test that takes its head away."""
+    made = Cluster(tmp_path_factory.mktemp("o"))
+    done = made.start("head", 1)
+    assert done.returncode == 0, done.stdout + done.stderr
+    yield made
+    made.end()
+
+
 def on_ray(root, address, token_file, at_once=1, **more):
     def expects():
         return {"falaj": version("falaj"), **msgspec.to_builtins(read_environment(root)[0]), **more}
@@ -485,6 +495,39 @@ def test_a_node_that_is_silent_does_not_hold_a_late_step_for_good(shop):
     assert outcome.error is not None and outcome.error.code == "pipelines.step-timeout"
     assert len(outcome.steps[0].attempts) == 1
     assert_nothing_left(int((shop.root / "on").read_text()))
+
+
+def test_a_head_that_goes_fails_the_run_and_not_the_process(shop, own_cluster):
+    """Ray would end the process that asked: `falaj run`, or the whole server."""
+    shop.write(
+        """
+        @step
+        def a() -> int:
+            return 1
+        @step
+        def b(x: int) -> int:
+            (HERE / "on").write_text("")
+            time.sleep(1000)
+            return x
+        @pipeline
+        def main() -> int:
+            return b(a())
+        """
+    )
+    settings = (
+        f'[pipelines]\nexecutor = "ray"\n[links.ray]\naddress = "{own_cluster.address}"\n'
+        f'region = "ae"\ntoken_file = "{own_cluster.token_file}"\n'
+    )
+    (shop.root / "falaj.toml").write_text(contract.PROJECT + settings)
+    thread = threading.Thread(target=lambda: (wait_for(shop.root / "on"), own_cluster.behead()))
+    thread.start()
+    done = falaj("run", cwd=shop.root)
+    thread.join()
+    assert done.returncode not in (0, -signal.SIGABRT)
+    assert "pipelines.cluster-unreachable" in done.stderr, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    runs = falaj("runs", "list", cwd=shop.root)
+    assert "failed" in runs.stdout, runs.stdout + runs.stderr
 
 
 def test_what_no_node_has_is_said_at_once(shop):

@@ -30,6 +30,7 @@ __all__ = ["RayExecutor"]
 
 AT_ONCE: Final = 32  # orders under way where nobody says how many; Ray decides how many run
 LOOK_S: Final = 5.0  # between two looks at whether a waiting step can still run anywhere
+GONE_S: Final = 30.0  # without the head, before a run is given up
 LATE_S: Final = 15.0  # a node ends a late step itself; this much later its silence ends it
 KNOCK_S: Final = 5.0  # for the head to take a connection
 ANSWER_S: Final = 15.0  # for the head to say who it is
@@ -196,16 +197,36 @@ class _Cluster:
     LOCK: ClassVar = threading.Lock()
     users: ClassVar[int] = 0
     at: ClassVar[tuple[str, Path] | None] = None
+    missed: ClassVar[float | None] = None  # since when the head takes no connection
+    known: ClassVar[list[dict[str, Any]]] = []
 
     @classmethod
     def enter(cls, address: str, token_file: Path) -> None:
         with cls.LOCK:
             if cls.users == 0:
                 _init(address, token_file)
-                cls.at = (address, token_file)
+                cls.at, cls.missed = (address, token_file), None
             elif cls.at != (address, token_file):
                 raise _unreachable(address, f"this process works with {cls.at} already")
             cls.users += 1
+
+    @classmethod
+    def nodes(cls) -> list[dict[str, Any]]:
+        """Nodes that live and take steps. Raises FalajError when the head is gone for good."""
+        import ray
+
+        if cls.at is None:
+            return []
+        try:
+            _knock(cls.at[0])
+        except FalajError:
+            cls.missed = cls.missed or time.monotonic()
+            if time.monotonic() - cls.missed > GONE_S:
+                raise
+            return cls.known  # Ray would not come back from the question
+        cls.missed = None
+        cls.known = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
+        return cls.known
 
     @classmethod
     def leave(cls) -> None:
@@ -230,7 +251,8 @@ def _init(address: str, token_file: Path) -> None:
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
-    os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "error")
+    # After a minute without the head Ray would end this process; see `_Cluster.nodes`.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "86400")
     try:
         import ray
     except ImportError:
@@ -336,7 +358,7 @@ def _look_round(entry: str, text: str) -> None:
 
     task = ray.remote(num_returns="streaming", max_retries=0, num_cpus=0)(attempt)
     asked = []
-    for node in _nodes():
+    for node in _Cluster.nodes():
         at = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         stream = task.options(scheduling_strategy=at, name="falaj look").remote(entry, text)
         where = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
@@ -377,15 +399,8 @@ def _unfit(where: str, answer: Mapping[str, Any]) -> FalajError:
     )
 
 
-def _nodes() -> list[dict[str, Any]]:
-    """Nodes that live and take steps."""
-    import ray
-
-    return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
-
-
 def _lives(node: str) -> bool:
-    return any(found["NodeID"] == node for found in _nodes())
+    return any(found["NodeID"] == node for found in _Cluster.nodes())
 
 
 def _lacking(takes: Mapping[str, float]) -> str:
@@ -395,7 +410,7 @@ def _lacking(takes: Mapping[str, float]) -> str:
         "GPU": takes.get("gpu", 0),
         "memory": takes.get("memory_mb", 0) * MIB,
     }
-    for node in _nodes():
+    for node in _Cluster.nodes():
         if all(node["Resources"].get(name, 0) >= amount for name, amount in wants.items()):
             return ""
     shown = ", ".join(f"{name} {amount:g}" for name, amount in takes.items()) or "cpu 1"
