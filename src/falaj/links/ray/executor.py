@@ -7,6 +7,7 @@ sees under the same path. That is looked at before the first step, and by each s
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -22,9 +23,10 @@ import msgspec
 
 from falaj.base.errors import FalajError
 from falaj.base.files import write_atomic
+from falaj.base.points import Series, unpack
 from falaj.facts.runs import Ending
 from falaj.links.ray.task import attempt
-from falaj.ports.executor import Order, Outcome
+from falaj.ports.executor import Hear, Order, Outcome
 
 __all__ = ["RayExecutor"]
 
@@ -43,7 +45,7 @@ KEPT: Final = {"RAY_kill_child_processes_on_worker_exit": "false"}
 
 
 class RayExecutor:
-    """The port Executor over a Ray cluster that is there already; none is ever started.
+    """The port TellingExecutor over a Ray cluster that is there already; none is ever started.
 
     address: of the cluster's head. token_file: holds its token. entry: `module:function` that a
     node calls with an order. state: the project's workspace. expects: what a node must have too.
@@ -72,6 +74,9 @@ class RayExecutor:
 
     def run(self, order: Order) -> Outcome:
         """Raises FalajError when the cluster cannot be used at all."""
+        return self.run_telling(order, _unheard)
+
+    def run_telling(self, order: Order, hear: Hear) -> Outcome:
         with self._lock:
             if self._closed:
                 return Outcome(ending=Ending.LOST, message="the run was ended")
@@ -82,7 +87,7 @@ class RayExecutor:
             stream = self._send(order)
             self._streams[id(stream)] = stream
         try:
-            return self._outcome(_Stream(stream), order)
+            return self._outcome(_Stream(stream), order, hear)
         finally:
             with self._lock:
                 del self._streams[id(stream)]
@@ -127,7 +132,7 @@ class RayExecutor:
         task = ray.remote(num_returns="streaming", max_retries=0)(attempt)
         return task.options(**options).remote(self._entry, text)
 
-    def _outcome(self, stream: _Stream, order: Order) -> Outcome:
+    def _outcome(self, stream: _Stream, order: Order, hear: Hear) -> Outcome:
         """What the node says, or what its silence means."""
         import ray
 
@@ -140,8 +145,14 @@ class RayExecutor:
                     return Outcome(ending=Ending.LOST, message=lacking)
             begun, node = time.perf_counter(), said["node"]
             where = f"{said['at']} ({node[:8]})"
-            wait_s = None if order.timeout_s is None else order.timeout_s + LATE_S
-            answer = stream.next_from(node, wait_s)
+            late_s = math.inf if order.timeout_s is None else order.timeout_s + LATE_S
+            while True:
+                left_s = begun + late_s - time.perf_counter()
+                answer = stream.next_from(node, max(left_s, 0))
+                if answer is None or "said" not in answer:
+                    break
+                said = answer["said"]
+                hear(said["metrics"], unpack(base64.b64decode(said["points"])))
         except (ray.exceptions.RayError, StopIteration) as error:
             seconds = time.perf_counter() - begun
             return Outcome(ending=Ending.LOST, message=_how(error, node), seconds=seconds)
@@ -155,6 +166,10 @@ class RayExecutor:
         if "outcome" not in answer:
             raise _unfit(where, answer)
         return msgspec.convert(answer["outcome"], Outcome)
+
+
+def _unheard(_metrics: Mapping[str, float], _lines: Sequence[Series]) -> None:
+    """Nobody listens."""
 
 
 class _Stream:
@@ -173,14 +188,14 @@ class _Stream:
         said: dict[str, Any] = json.loads(ray.get(next(self.inner)))
         return said
 
-    def next_from(self, node: str, within_s: float | None) -> dict[str, Any] | None:
+    def next_from(self, node: str, within_s: float) -> dict[str, Any] | None:
         """The same of a task that runs there. Raises NodeDiedError when the node goes.
 
         Of a node that goes in the middle Ray may never say a word about its tasks.
         """
         import ray
 
-        end = math.inf if within_s is None else time.monotonic() + within_s
+        end = time.monotonic() + within_s
         while True:
             left = max(end - time.monotonic(), 0)
             answer = self.next(min(left, LOOK_S))
