@@ -5,11 +5,15 @@ Who carries orders across, such as links/ray, knows it by its name alone: `modul
 
 from __future__ import annotations
 
+import base64
 import json
 import os
+import queue
 import sys
 import threading
 import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,6 +21,7 @@ from typing import Any, Final
 
 import msgspec
 
+from falaj.base.points import Series, pack
 from falaj.links.python.environment import read_environment
 from falaj.links.stepworker.pool import StepWorkers
 from falaj.pipelines.keys import variables_part
@@ -31,20 +36,33 @@ LOOK_S: Final = 1.0  # between two looks at whether the run still goes on
 _pools: dict[tuple[str | None, ...], StepWorkers] = {}
 
 
-def attempt(text: str) -> str:
-    """Run an order to its end. Text in, text out; both JSON.
+def attempt(text: str) -> Iterator[str]:
+    """Run an order to its end. Text in, texts out; all JSON.
 
     In: `session` of the run, `witness`: a file of the project's workspace, `expects`: versions and
     environment of who asks, `order`, or null for a look at this node only.
-    Out: `outcome`, `fit`, or why nothing was run: `blind` or `differs`.
+    Out: `said` while the step runs, about each second; last `outcome`, `fit`, or why nothing was
+    run: `blind` or `differs`.
     """
     asked = json.loads(text)
     found = _unfit(asked)
     if found or asked["order"] is None:
-        return json.dumps(found or {"fit": True})
+        yield json.dumps(found or {"fit": True})
+        return
     order = msgspec.convert(asked["order"], Order)
-    outcome = _pool(asked["session"], order.seed, Path(asked["witness"])).run(order)
-    return json.dumps({"outcome": msgspec.to_builtins(outcome)})
+    pool = _pool(asked["session"], order.seed, Path(asked["witness"]))
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()
+
+    def hear(metrics: Mapping[str, float], lines: Sequence[Series]) -> None:
+        said = {"metrics": dict(metrics), "points": base64.b64encode(pack(lines)).decode()}
+        told.put(json.dumps({"said": said}))
+
+    with ThreadPoolExecutor(1) as beside:
+        running = beside.submit(pool.run_telling, order, hear)
+        running.add_done_callback(lambda _: told.put(""))
+        while line := told.get():
+            yield line
+        yield json.dumps({"outcome": msgspec.to_builtins(running.result())})
 
 
 def _unfit(asked: dict[str, Any]) -> dict[str, str]:

@@ -7,6 +7,7 @@ sees under the same path. That is looked at before the first step, and by each s
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import os
@@ -14,7 +15,7 @@ import secrets
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
 
@@ -22,14 +23,16 @@ import msgspec
 
 from falaj.base.errors import FalajError
 from falaj.base.files import write_atomic
+from falaj.base.points import Series, unpack
 from falaj.facts.runs import Ending
 from falaj.links.ray.task import attempt
-from falaj.ports.executor import Order, Outcome
+from falaj.ports.executor import Hear, Order, Outcome
 
 __all__ = ["RayExecutor"]
 
 AT_ONCE: Final = 32  # orders under way where nobody says how many; Ray decides how many run
 LOOK_S: Final = 5.0  # between two looks at whether a waiting step can still run anywhere
+GONE_S: Final = 30.0  # without the head, before a run is given up
 LATE_S: Final = 15.0  # a node ends a late step itself; this much later its silence ends it
 KNOCK_S: Final = 5.0  # for the head to take a connection
 ANSWER_S: Final = 15.0  # for the head to say who it is
@@ -37,10 +40,12 @@ ENTER_S: Final = 75.0  # for the rest; Ray looks for this machine among the node
 JOIN_S: Final = 60.0  # for every node to say whether it is fit
 END_S: Final = 15.0  # for tasks to end when the run does
 MIB: Final = 1024 * 1024
+# A process of Ray's that ends would kill its child alone, which could then not end its own.
+KEPT: Final = {"RAY_kill_child_processes_on_worker_exit": "false"}
 
 
 class RayExecutor:
-    """The port Executor over a Ray cluster that is there already; none is ever started.
+    """The port TellingExecutor over a Ray cluster that is there already; none is ever started.
 
     address: of the cluster's head. token_file: holds its token. entry: `module:function` that a
     node calls with an order. state: the project's workspace. expects: what a node must have too.
@@ -69,6 +74,9 @@ class RayExecutor:
 
     def run(self, order: Order) -> Outcome:
         """Raises FalajError when the cluster cannot be used at all."""
+        return self.run_telling(order, _unheard)
+
+    def run_telling(self, order: Order, hear: Hear) -> Outcome:
         with self._lock:
             if self._closed:
                 return Outcome(ending=Ending.LOST, message="the run was ended")
@@ -79,7 +87,7 @@ class RayExecutor:
             stream = self._send(order)
             self._streams[id(stream)] = stream
         try:
-            return self._outcome(_Stream(stream), order)
+            return self._outcome(_Stream(stream), order, hear)
         finally:
             with self._lock:
                 del self._streams[id(stream)]
@@ -124,7 +132,7 @@ class RayExecutor:
         task = ray.remote(num_returns="streaming", max_retries=0)(attempt)
         return task.options(**options).remote(self._entry, text)
 
-    def _outcome(self, stream: _Stream, order: Order) -> Outcome:
+    def _outcome(self, stream: _Stream, order: Order, hear: Hear) -> Outcome:
         """What the node says, or what its silence means."""
         import ray
 
@@ -137,7 +145,14 @@ class RayExecutor:
                     return Outcome(ending=Ending.LOST, message=lacking)
             begun, node = time.perf_counter(), said["node"]
             where = f"{said['at']} ({node[:8]})"
-            answer = stream.next_from(node, order.timeout_s)
+            late_s = math.inf if order.timeout_s is None else order.timeout_s + LATE_S
+            while True:
+                left_s = begun + late_s - time.perf_counter()
+                answer = stream.next_from(node, max(left_s, 0))
+                if answer is None or "said" not in answer:
+                    break
+                said = answer["said"]
+                hear(said["metrics"], unpack(base64.b64decode(said["points"])))
         except (ray.exceptions.RayError, StopIteration) as error:
             seconds = time.perf_counter() - begun
             return Outcome(ending=Ending.LOST, message=_how(error, node), seconds=seconds)
@@ -151,6 +166,10 @@ class RayExecutor:
         if "outcome" not in answer:
             raise _unfit(where, answer)
         return msgspec.convert(answer["outcome"], Outcome)
+
+
+def _unheard(_metrics: Mapping[str, float], _lines: Sequence[Series]) -> None:
+    """Nobody listens."""
 
 
 class _Stream:
@@ -169,22 +188,22 @@ class _Stream:
         said: dict[str, Any] = json.loads(ray.get(next(self.inner)))
         return said
 
-    def next_from(self, node: str, timeout_s: float | None) -> dict[str, Any] | None:
-        """The same of a step that runs there. Raises NodeDiedError when the node goes.
+    def next_from(self, node: str, within_s: float) -> dict[str, Any] | None:
+        """The same of a task that runs there. Raises NodeDiedError when the node goes.
 
         Of a node that goes in the middle Ray may never say a word about its tasks.
         """
         import ray
 
-        end = math.inf if timeout_s is None else time.monotonic() + timeout_s + LATE_S
-        while (left := end - time.monotonic()) > 0:
+        end = time.monotonic() + within_s
+        while True:
+            left = max(end - time.monotonic(), 0)
             answer = self.next(min(left, LOOK_S))
-            if answer is not None:
+            if answer is not None or left == 0:
                 return answer
             if not _lives(node):
                 _cancel(self.inner)
                 raise ray.exceptions.NodeDiedError("it left the cluster")
-        return None
 
 
 class _Cluster:
@@ -193,16 +212,36 @@ class _Cluster:
     LOCK: ClassVar = threading.Lock()
     users: ClassVar[int] = 0
     at: ClassVar[tuple[str, Path] | None] = None
+    missed: ClassVar[float | None] = None  # since when the head takes no connection
+    known: ClassVar[list[dict[str, Any]]] = []
 
     @classmethod
     def enter(cls, address: str, token_file: Path) -> None:
         with cls.LOCK:
             if cls.users == 0:
                 _init(address, token_file)
-                cls.at = (address, token_file)
+                cls.at, cls.missed = (address, token_file), None
             elif cls.at != (address, token_file):
                 raise _unreachable(address, f"this process works with {cls.at} already")
             cls.users += 1
+
+    @classmethod
+    def nodes(cls) -> list[dict[str, Any]]:
+        """Nodes that live and take steps. Raises FalajError when the head is gone for good."""
+        import ray
+
+        if cls.at is None:
+            return []
+        try:
+            _knock(cls.at[0])
+        except FalajError:
+            cls.missed = cls.missed or time.monotonic()
+            if time.monotonic() - cls.missed > GONE_S:
+                raise
+            return cls.known  # Ray would not come back from the question
+        cls.missed = None
+        cls.known = [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
+        return cls.known
 
     @classmethod
     def leave(cls) -> None:
@@ -227,6 +266,8 @@ def _init(address: str, token_file: Path) -> None:
         "RAY_AUTH_TOKEN_PATH": str(token_file),
         "RAY_USAGE_STATS_ENABLED": "0",
     }
+    # After a minute without the head Ray would end this process; see `_Cluster.nodes`.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", "86400")
     try:
         import ray
     except ImportError:
@@ -279,13 +320,21 @@ class _Entrance(threading.Thread):
 
     def run(self) -> None:
         import ray
+        from ray._private import worker
         from ray._raylet import GcsClient  # what `init` itself asks first
 
+        # Else it prints what nodes say of themselves, into the document of `--json` as well.
+        worker._worker_logs_enabled = False  # noqa: SLF001 `log_to_driver` leaves this out
         try:
             # A wrong token is told here at once; `init` takes it for a head that is not up yet.
             GcsClient(address=self._address)
             self.answered.set()
-            ray.init(address=self._address, log_to_driver=False, logging_level="error")
+            ray.init(
+                address=self._address,
+                log_to_driver=False,
+                logging_level="error",
+                runtime_env={"env_vars": KEPT},
+            )
             self.error = None
         except (ray.exceptions.RayError, OSError, RuntimeError, ValueError) as error:
             self.error = error
@@ -323,18 +372,21 @@ def _look_round(entry: str, text: str) -> None:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     task = ray.remote(num_returns="streaming", max_retries=0, num_cpus=0)(attempt)
-    asked = {}
-    for node in _nodes():
+    asked = []
+    for node in _Cluster.nodes():
         at = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
         stream = task.options(scheduling_strategy=at, name="falaj look").remote(entry, text)
-        asked[f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"] = _Stream(stream)
+        where = f"{node['NodeManagerAddress']} ({node['NodeID'][:8]})"
+        asked.append((node["NodeID"], where, _Stream(stream)))
     until, errors = time.monotonic() + JOIN_S, []
-    for where, stream in asked.items():
+    for name, where, stream in asked:
         try:
             answer: dict[str, Any] | None = {"node": ""}
             while answer is not None and "node" in answer:
-                answer = stream.next(max(until - time.monotonic(), 0))
+                answer = stream.next_from(name, max(until - time.monotonic(), 0))
         except (ray.exceptions.RayError, StopIteration) as error:
+            if not _lives(name):
+                continue  # it has just gone: it gets no steps
             answer = {"differs": f"Falaj does not start there: {_how(error, '')}"}
         if answer is None:
             _cancel(stream.inner)
@@ -362,15 +414,8 @@ def _unfit(where: str, answer: Mapping[str, Any]) -> FalajError:
     )
 
 
-def _nodes() -> list[dict[str, Any]]:
-    """Nodes that live and take steps."""
-    import ray
-
-    return [n for n in ray.nodes() if n["Alive"] and n["Resources"].get("CPU", 0) > 0]
-
-
 def _lives(node: str) -> bool:
-    return any(found["NodeID"] == node for found in _nodes())
+    return any(found["NodeID"] == node for found in _Cluster.nodes())
 
 
 def _lacking(takes: Mapping[str, float]) -> str:
@@ -380,7 +425,7 @@ def _lacking(takes: Mapping[str, float]) -> str:
         "GPU": takes.get("gpu", 0),
         "memory": takes.get("memory_mb", 0) * MIB,
     }
-    for node in _nodes():
+    for node in _Cluster.nodes():
         if all(node["Resources"].get(name, 0) >= amount for name, amount in wants.items()):
             return ""
     shown = ", ".join(f"{name} {amount:g}" for name, amount in takes.items()) or "cpu 1"

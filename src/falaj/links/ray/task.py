@@ -10,10 +10,10 @@ __all__ = ["attempt"]
 
 
 def attempt(entry: str, text: str) -> Iterator[str]:
-    """Say which node has begun, then what `entry`, a `module:function` of text to text, answers."""
+    """Say which node has begun, then all that `entry` says: a `module:function` of text to texts."""
     import ray
 
     context = ray.get_runtime_context()
     yield json.dumps({"node": context.get_node_id(), "at": ray.util.get_node_ip_address()})
     module, _, name = entry.partition(":")
-    yield getattr(importlib.import_module(module), name)(text)
+    yield from getattr(importlib.import_module(module), name)(text)
