@@ -6,18 +6,16 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
-from falaj.base.childlines import ChildDied, ChildLate, ChildLines
 from falaj.base.errors import FalajError
 
 if TYPE_CHECKING:
     import polars as pl
 
+    from falaj.base.childlines import ChildLines
     from falaj.facts.project import DuckdbTable
 
 __all__ = ["DuckDb", "duckdb_engine"]
@@ -45,6 +43,8 @@ class DuckDb:
 
     @property
     def version(self) -> str:
+        from importlib.metadata import version
+
         return f"duckdb {version('duckdb')}"
 
     def numbers(
@@ -55,6 +55,8 @@ class DuckDb:
             for name, frame in tables.items()
             if any(re.search(rf"\b{re.escape(name)}\b", query, re.IGNORECASE) for query in queries)
         }
+        from tempfile import TemporaryDirectory
+
         with TemporaryDirectory(prefix="falaj-sql-") as folder:
             files = {}
             for number, (name, frame) in enumerate(named.items()):
@@ -68,6 +70,8 @@ class DuckDb:
 
     def started(self, files: Mapping[str, str], folder: Path) -> ChildLines:
         """A process that has opened the tables."""
+        from falaj.base.childlines import ChildDied, ChildLate, ChildLines
+
         child = ChildLines(
             (sys.executable, "-m", "falaj.links.duckdb.child"),
             cwd=folder,
@@ -121,6 +125,8 @@ class _Asking:
         self._child: ChildLines | None = None
 
     def number(self, query: str) -> float | FalajError:
+        from falaj.base.childlines import ChildDied, ChildLate
+
         try:
             if self._child is None:
                 self._child = self._engine.started(self._files, self._folder)

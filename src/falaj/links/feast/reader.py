@@ -10,7 +10,6 @@ from urllib.parse import parse_qsl
 
 from falaj.base.errors import FalajError
 from falaj.base.snapshots import Snapshot, keep, kept
-from falaj.links.feast.store import FeastStore
 from falaj.ports.datasets import Dataset
 from falaj.ports.features import FeatureService
 
@@ -54,6 +53,8 @@ class FeastTables:
             return old
 
         def write(part: Path) -> dict[str, str]:
+            from falaj.links.feast.store import FeastStore  # a child process: only when it is asked
+
             with FeastStore(root / found["repo"], full_names="names" in words) as store:
                 frame, service = store.historical(
                     found["service"],
