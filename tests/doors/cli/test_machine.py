@@ -105,6 +105,8 @@ def test_everything_that_reads_speaks_json():
         "rollout abort", "rollback", "serve", "worker", "evidence export", "access add",
         "access token", "explain", "runs log", "runs file", "release card",
         "audit prove", "audit growth", "audit checkpoint", "audit export",
+        "keys create", "keys add", "keys rotate", "keys revoke", "keys require", "keys trust",
+        "keys erase", "access forget",
     }, "a command that reads has --json"  # fmt: skip
 
 

@@ -24,7 +24,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "runs": ("Build", "List, show and compare runs; read what a step printed."),
     "data": (
         "Build",
-        "Check and profile datasets; take in other suites; propose and compare contracts.",
+        "Check, profile and quarantine datasets; take in other suites; propose contracts.",
     ),
     "test": ("Build", "Run the project's own tests of its data and models."),
     "import": ("Build", "Bring a model of another registry under governance."),

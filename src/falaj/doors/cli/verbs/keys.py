@@ -24,6 +24,7 @@ ROLES = [
     "vulndb",
     "witness",
 ]
+AS_WHAT = "What it may sign; more than one may be said."
 FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
@@ -91,7 +92,9 @@ def asked(role: dict[str, Any]) -> str:
 
 @command.command
 @click.argument("identity")
-@click.option("--role", "roles", multiple=True, required=True, type=click.Choice(ROLES))
+@click.option(
+    "--role", "roles", multiple=True, required=True, type=click.Choice(ROLES), help=AS_WHAT
+)
 @click.pass_context
 def create(ctx: click.Context, identity: str, roles: tuple[str, ...]) -> None:
     """Make a key, or let the one that there is sign in more roles.
@@ -99,6 +102,7 @@ def create(ctx: click.Context, identity: str, roles: tuple[str, ...]) -> None:
     \b
     Examples:
       falaj keys create layla --role release
+      falaj keys create gate-runner --role gate --role build
     """
     found = connect(ctx).post("/keys", {"identity": identity, "roles": roles})
     click.echo(f"{identity}: key {found['hint'][:16]}, {', '.join(roles)}")
@@ -107,7 +111,9 @@ def create(ctx: click.Context, identity: str, roles: tuple[str, ...]) -> None:
 @command.command
 @click.argument("identity")
 @click.argument("file", type=FILE)
-@click.option("--role", "roles", multiple=True, required=True, type=click.Choice(ROLES))
+@click.option(
+    "--role", "roles", multiple=True, required=True, type=click.Choice(ROLES), help=AS_WHAT
+)
 @click.option(
     "--name", default="", help="Whom the authority vouches for: a URI, DNS name or address."
 )
@@ -198,6 +204,7 @@ def require(
     \b
     Examples:
       falaj keys require release 2 -e production
+      falaj keys require gate 2 -e production --witnessed
     """
     if witnessed and not environment:
         raise click.UsageError("--witnessed is asked for by one environment: add -e NAME")
@@ -283,6 +290,7 @@ def rewrap(ctx: click.Context, machine: bool) -> None:
     \b
     Examples:
       falaj keys rewrap
+      falaj keys rewrap --json
     """
     done = connect(ctx).post("/scope-rewraps")
     if machine:
@@ -310,6 +318,7 @@ def erase(ctx: click.Context, scope: str, reason: str, output: Path) -> None:
     \b
     Examples:
       falaj keys erase artifacts/2026-03 -m "kept for two years"
+      falaj keys erase artifacts/2026-04 -m "asked for by the person" -o april.json
     """
     from falaj.base.files import write_atomic
 
