@@ -16,27 +16,27 @@ from falaj.facts.models import ModelVersion
 from falaj.facts.project import Project, RemoteTable
 from falaj.facts.runs import Code, Environment, Run
 from falaj.facts.scans import Declared
-from falaj.ports.advisories import AdvisoryShelf
 from falaj.ports.blobs import Blobs
 from falaj.ports.cache import StepCache
 from falaj.ports.codecs import Codec
 from falaj.ports.evidence import EvidenceReader
 from falaj.ports.executor import Executor
-from falaj.ports.kms import Scopes
 from falaj.ports.log import LogStore
 from falaj.ports.mirrors import Converter, Mirror, Registry
 from falaj.ports.prober import Prober
 from falaj.ports.queries import SqlEngine
-from falaj.ports.remotes import Remote
 from falaj.ports.runs import Runs
-from falaj.ports.scanners import CodeScanner
 from falaj.ports.signer import Keys
 from falaj.ports.store import Store
 from falaj.ports.tables import TableReader
 from falaj.ports.target import Target
 from falaj.ports.tester import Tester
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # most commands never meet them
+    from falaj.ports.advisories import AdvisoryShelf
+    from falaj.ports.kms import Scopes
+    from falaj.ports.remotes import Remote
+    from falaj.ports.scanners import CodeScanner
     from falaj.ports.witness import Witness
 
 __all__ = ["Ground"]
