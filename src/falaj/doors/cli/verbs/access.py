@@ -85,8 +85,7 @@ def forget(ctx: click.Context, name: str) -> None:
     """Erase who stood behind a pseudonym.
 
     That person's words beside events go as well. The log keeps the pseudonym and verifies as before.
-    Refused while approvals or waivers of that
-    person are evidence.
+    Refused while approvals or waivers of that person are evidence.
 
     \b
     Examples:
