@@ -210,6 +210,33 @@ def test_a_trust_root_that_has_expired_is_none(verify, evidence):
     assert "expired" in err
 
 
+def test_a_pack_holds_the_proof_of_each_approval(verify, evidence, tmp_path):
+    """Taken out of the pack it holds by itself; that of another event is refused in the pack."""
+    from typing_hands import run_here
+
+    from falaj.audit.container import write_container
+
+    with zipfile.ZipFile(evidence / "evidence.zip") as packed:
+        members = {name: packed.read(name) for name in packed.namelist()}
+    (name,) = (n for n in members if n.endswith(".tlog-proof"))
+    (tmp_path / "one.tlog-proof").write_bytes(members[name])
+    code, out, _ = verify("proof", tmp_path / "one.tlog-proof", *trust(evidence))
+    assert code == 0, out
+    assert "change.approved of change/CHG-0001" in out
+    listed = run_here(evidence, "audit", "list", "--type", "release.", "--json").json()["data"]
+    path = tmp_path / "other.tlog-proof"
+    assert (
+        run_here(evidence, "audit", "prove", listed["events"][0]["id"], "-o", str(path)).code == 0
+    )
+    other = path.read_bytes()
+    for bad, words in ((members[name][:-9], "was changed"), (other, "which is another one")):
+        write_container(tmp_path / "pack.zip", {**members, name: bad})
+        code, out, _ = verify("pack", tmp_path / "pack.zip", *trust(evidence))
+        assert code == 7
+        assert f"DIFFERS {name}" in out
+        assert words in out
+
+
 def test_too_few_witnesses(verify, evidence):
     for kind, what in (
         ("proof", "event.tlog-proof"),

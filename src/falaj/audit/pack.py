@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Final, NamedTuple
@@ -44,6 +44,7 @@ def write_pack(
     trust: str,
     signer: dsse.Signs,
     note: bytes = b"",
+    proofs: Mapping[str, bytes] | None = None,
     rollouts: Sequence[Rollout] = (),
     reports: Sequence[GateReport] = (),
     tests: Sequence[tuple[TestReport, bytes]] = (),
@@ -54,7 +55,8 @@ def write_pack(
     events: canonical bodies of the whole log, in log order. root: size and root that the store
     recorded; Unverified when the bodies do not lead to it. trust: text of trust.json, put in for
     information only: a verifier is given the trust root separately. signer: of role `log`. note: the
-    signed checkpoint of that size, with its cosignatures; it is left out when the log has none.
+    signed checkpoint of that size, with its cosignatures; it is left out when the log has none. proofs: approval
+    -> `.tlog-proof` of its event.
     rollouts: told on the pages. reports: of gates, with their waivers. tests: reports with their
     JUnit files.
     """
@@ -85,6 +87,8 @@ def write_pack(
         members[CHECKPOINT] = note
     for approval in approvals:
         members[f"approvals/{approval.id}.dsse.json"] = approval.envelope.encode()
+    for id_, proof in (proofs or {}).items():
+        members[f"approvals/{id_}.tlog-proof"] = proof
     for id_, folder in releases.items():
         for name, file in files.walk(folder).items():
             members[f"releases/{digests.short(id_)}/{name}"] = file
@@ -145,7 +149,8 @@ Evidence pack of Falaj
 What it holds
   index.html             what stands here, for people; index.ar.html in Arabic
   releases/<id>/         each release: model, environment, model card, ML-BOM, evidence, signature
-  approvals/             what approvers signed: DSSE envelopes over release id and evidence digest
+  approvals/             what approvers signed: DSSE envelopes over release id and evidence digest;
+                         beside each the proof that its event stands in the log (c2sp.org/tlog-proof)
   changes.json, approvals.json, rollouts.json, decisions.json, live.json
                          changes, approvals, rollouts with their decisions, and what answered since when
   gates/                 reports of gates, with waivers: what approvers read

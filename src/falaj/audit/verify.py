@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 from falaj.audit.container import BadContainer, Member, bytes_of, digest_of, read_members
-from falaj.audit.offline import Signers, open_checkpoint
+from falaj.audit.offline import Signers, check_proof, open_checkpoint
 from falaj.audit.told import APPROVAL, Approved, Changed, Decided, Moved
 from falaj.base import bundle, canonical, digests, dsse, merkle, note, paths, records, time
 from falaj.base.bundle import Content, Finding
+from falaj.base.tlog import read_proof
 from falaj.base.trust import (
     BadTrust,
     Root,
@@ -422,7 +423,11 @@ class Check:
         self, approvals: Sequence[Approved], changes: Mapping[str, Changed], events: Sequence[Event]
     ) -> None:
         spoken = {str(e.data.get("approval")): e for e in events if "approval" in e.data}
-        expected = {f"approvals/{approval.id}.dsse.json" for approval in approvals}
+        expected = {
+            f"approvals/{approval.id}.{end}"
+            for approval in approvals
+            for end in ("dsse.json", "tlog-proof")
+        }
         for name in sorted(n for n in self.members if n.startswith("approvals/")):
             if name not in expected:
                 self.say("audit.added", name, f"{name} belongs to no approval of this pack")
@@ -431,6 +436,7 @@ class Check:
             for why in self._wrong(approval, file, changes.get(approval.change)):
                 self.say("audit.approval", file, f"approval {approval.id}: {why}")
             event = spoken.get(approval.id)
+            self._proof(approval, event)
             if event is None:
                 self.say("audit.no-event", file, f"approval {approval.id} has no event in the log")
             elif (
@@ -444,6 +450,22 @@ class Check:
                     file,
                     f"approval {approval.id}: event {event.idx} of the log tells another story",
                 )
+
+    def _proof(self, approval: Approved, event: Event | None) -> None:
+        """The proof beside an approval, where there is one, is that of its event."""
+        file = f"approvals/{approval.id}.tlog-proof"
+        if file not in self.members:
+            return
+        data = self._bytes(file) or b""
+        trusted = (
+            note_keys(self.trust, "log", self.now, note.ED25519) if self.trust is not None else ()
+        )
+        for finding in check_proof(data, Signers(trusted)).findings:
+            self.say(finding.code, file, f"{file}: {finding.message}")
+            return
+        place = read_proof(data).place
+        if event is None or place != event.idx:
+            self.say("audit.proof", file, f"{file} proves event {place}, which is another one")
 
     def _decisions(self, decisions: Sequence[Decided], events: Sequence[Event]) -> None:
         spoken = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final, NamedTuple
@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from falaj.audit import pack
 from falaj.audit.service import Log
 from falaj.audit.verify import verify_pack
-from falaj.base import time
+from falaj.base import time, tlog
 from falaj.base.errors import FalajError, NotFound
 from falaj.evaluation import security
 from falaj.facts.access import Permit
@@ -24,6 +24,7 @@ from falaj.facts.testing import TestReport
 from falaj.facts.trust import BadTrust, is_stale, open_trust
 from falaj.ports.blobs import BlobMissing
 from falaj.ports.ground import Ground
+from falaj.ports.log import Asked
 from falaj.releases import verify
 
 __all__ = ["Look", "export", "look", "trusted"]
@@ -60,6 +61,7 @@ def export(ground: Ground, permit: Permit, model: str) -> bytes:
     signed = log.cover()
     assert signed is not None  # noqa: S101 the event of this export stands there
     ground.keys.create(LOG_SIGNER, ("log",))
+    approvals = [a for c in changes for a in ground.store.find(Approval, change=c.id)]
     with TemporaryDirectory(dir=ground.state) as scratch:
         path = Path(scratch) / "evidence.zip"
         pack.write_pack(
@@ -67,7 +69,7 @@ def export(ground: Ground, permit: Permit, model: str) -> bytes:
             project=ground.name,
             created=ground.now(),
             release_folders=[ground.root / known.folder for known in releases],
-            approvals=[a for c in changes for a in ground.store.find(Approval, change=c.id)],
+            approvals=approvals,
             changes=changes,
             decisions=[
                 d
@@ -80,6 +82,7 @@ def export(ground: Ground, permit: Permit, model: str) -> bytes:
             trust=ground.keys.trust_text(),
             signer=ground.keys.signer(LOG_SIGNER),
             note=log.cosigned(signed),
+            proofs={a.id: proof for a in approvals for proof in proofs_of(log, a)},
             rollouts=rollouts,
             reports=[
                 report
@@ -103,6 +106,15 @@ def tests_of(ground: Ground, releases: Sequence[Release]) -> list[tuple[TestRepo
                 junit = b""
             found.append((report, junit))
     return found
+
+
+def proofs_of(log: Log, approval: Approval) -> Iterator[bytes]:
+    """That the event of an approval stands in the log; none when it has no event."""
+    asked = Asked(subject=f"change/{approval.change}", type="change.")
+    for _, event in log.log.search(asked, limit=EVERYTHING):
+        if event.data.get("approval") == approval.id:
+            yield tlog.write_proof(log.prove(event.id))
+            return
 
 
 def look(what: Path, trust: Path | None) -> Look:

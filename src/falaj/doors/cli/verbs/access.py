@@ -82,10 +82,10 @@ def token(ctx: click.Context, name: str, lifetime: str) -> None:
 @click.argument("name")
 @click.pass_context
 def forget(ctx: click.Context, name: str) -> None:
-    """Erase who stood behind a pseudonym, and that person's remarks.
+    """Erase who stood behind a pseudonym.
 
-    The log keeps the pseudonym and verifies as before. Refused while approvals or waivers of that
-    person are evidence.
+    That person's words beside events go as well. The log keeps the pseudonym and verifies as before.
+    Refused while approvals or waivers of that person are evidence.
 
     \b
     Examples:
