@@ -93,10 +93,10 @@ class Mirroring:
             why = (self._run if event.type in RUNS else self._alias)(mirror, table, event)
         except Refused as refused:
             why = str(refused)
-        except NotFound as gone:
-            why = str(gone)
         except BlobMissing:
             why = "bytes of it are gone or were altered, and are shown to nobody"
+        except NotFound as gone:
+            why = str(gone)
         now = state_of(ground, table)
         after = replace(now, cursor=place, trouble="", since=None)
         after = (
