@@ -9,6 +9,7 @@ NAMES = {
     "audit": "durable events a second, size of a proof, a whole log computed anew",
     "data": "twenty checks on 3.4 million flights, against a hand-written query and three tools",
     "pipelines": "cost, cache and code changes of pipelines, against seven engines",
+    "releases": "sign, verify, seal 1 GB, against hashing alone, a plain copy and model_signing",
     "startup": "CPU of --help, status and import, against MLflow and ZenML",
     "journey": "wall and CPU of each stage of the demo",
     "stats": "false rollbacks and detection against other rules; drift against Evidently; gates",

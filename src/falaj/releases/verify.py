@@ -437,14 +437,17 @@ def _open(path: Path) -> int:
 
 def _hash(path: Path, to: Path | None) -> str:
     hasher = hashlib.sha256()
-    with os.fdopen(_open(path), "rb") as source:
+    with os.fdopen(_open(path), "rb", buffering=0) as source:
         if to is None:
             return "sha256:" + hashlib.file_digest(source, "sha256").hexdigest()
         target = os.open(to, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-        with os.fdopen(target, "wb") as sink:
-            while block := source.read(CHUNK):
-                hasher.update(block)
-                sink.write(block)
+        with os.fdopen(target, "wb", buffering=0) as sink:
+            block = memoryview(bytearray(CHUNK))
+            while size := source.readinto(block):
+                hasher.update(block[:size])
+                done = 0
+                while done < size:  # a full disk or a signal may take less at once
+                    done += sink.write(block[done:size])
     return "sha256:" + hasher.hexdigest()
 
 

@@ -20,7 +20,13 @@ from falaj.base.errors import FalajError, NotFound
 from falaj.base.files import write_atomic
 from falaj.doors.predict.http import Connection, Desk, Limits
 from falaj.doors.predict.routes import Predict
-from falaj.doors.predict.staging import Prepared, Stage, read_trust
+from falaj.doors.predict.staging import (
+    Prepared,
+    Stage,
+    keep_seen,
+    read_trust,
+    seen_version,
+)
 from falaj.facts.releases import Trust
 from falaj.facts.serving import TrafficPlan
 from falaj.serving.counts import Tally
@@ -98,7 +104,7 @@ class Server:
         self.tally = Tally(self.boot)
         self.counts = CountsFile(settings.spool, self.boot)
         self.log = LogFile(settings.spool, self.boot)
-        self.trust_version = 0
+        self.trust_version = seen_version(settings.root)
         self.loader = ThreadPoolExecutor(1, "loader")
         self.loading: asyncio.Task[None] | None = None
         self.told: dict[str, int] = {}
@@ -148,6 +154,8 @@ class Server:
 
     def _trust(self) -> Trust:
         trust = read_trust(self.settings.trust, self.trust_version)
+        if trust.version > self.trust_version:
+            keep_seen(self.settings.root, trust.version)
         self.trust_version = trust.version
         return trust
 

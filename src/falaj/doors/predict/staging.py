@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from falaj.base.errors import FalajError, Unverified
+from falaj.base.files import write_atomic
 from falaj.base.time import now
 from falaj.facts.releases import Trust
 from falaj.facts.serving import ArmPlan, Boot, ModelPlan, TrafficPlan
@@ -22,9 +23,10 @@ from falaj.serving.loading import Loaded, load
 from falaj.serving.plan import Split
 from falaj.serving.requests import RequestIds
 
-__all__ = ["Live", "Prepared", "Stage", "read_trust"]
+__all__ = ["Live", "Prepared", "Stage", "keep_seen", "read_trust", "seen_version"]
 
 STALE_S: Final = 3600.0
+SEEN: Final = "trust.seen"
 
 
 class Live:
@@ -224,3 +226,22 @@ def read_trust(path: Path, at_least: int = 0) -> Trust:
             why="nothing can be verified without the trust root",
             fix="give the trust.json of the workspace that signed the release",
         ) from None
+
+
+def seen_version(root: Path) -> int:
+    """The newest trust root that was ever obeyed here; older ones are refused after a start, too."""
+    try:
+        return int((root / SEEN).read_text(encoding="ascii"))
+    except FileNotFoundError:
+        return 0
+    except (OSError, ValueError) as error:
+        raise Unverified(
+            "serving.trust",
+            f"{SEEN}: {error}",
+            why="it says which trust root was the newest that was obeyed here",
+            fix="write the number of the newest trust.json into it",
+        ) from None
+
+
+def keep_seen(root: Path, version: int) -> None:
+    write_atomic(root / SEEN, str(version).encode())
