@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 
@@ -133,11 +134,35 @@ def test_rewrapping_changes_no_object_and_ends_the_old_key(bench):
     kek, count = keys.rewrap()
     assert count == len(keys.listed()) == 2  # the month, and the key of the names
     assert {one.wrapped.kek for one in keys.listed()} == {kek}
-    assert [path.stem for path in (bench.folder / "kek").iterdir()] == [kek]
+    assert [path.stem for path in (bench.folder / "kek").glob("*.key")] == [kek]
     assert kek not in old
     assert bench.blobs().get(digest) == b"one"
     assert {p: p.read_bytes() for p in before} == before
     assert keys.rewrap()[1] == 2
+
+
+def test_scopes_that_are_made_while_all_is_rewrapped_stay_readable(bench):
+    made, stop = [], threading.Event()
+
+    def make(name):
+        keys, number = bench.keys(), 0
+        while not stop.is_set():
+            scope = f"artifacts/{name}-{number:03d}"
+            made.append((scope, keys.current(scope)))
+            number += 1
+
+    threads = [threading.Thread(target=make, args=(name,)) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for _ in range(12):
+        bench.keys().rewrap()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert len(made) > 4
+    fresh = bench.keys()
+    assert all(fresh.key(scope, version) == key for scope, (version, key) in made)
+    assert len(list((bench.folder / "kek").glob("*.key"))) <= 2
 
 
 def test_an_erased_scope_is_gone_and_the_next_one_has_another_key(bench):

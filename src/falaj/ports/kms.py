@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
@@ -40,6 +41,15 @@ class Kms(Protocol):
 
     def destroy(self, kek: str) -> None:
         """For ever. Raises NotAllowed for the newest one."""
+
+    def known(self) -> list[str]:
+        """Ids of all that still unwrap, oldest first."""
+
+    def steady(self, *, alone: bool = False) -> AbstractContextManager[None]:
+        """Held from wrapping something until it is kept; alone while all that is kept is gone through.
+
+        Whoever destroys a key, alone, then misses nothing that it wrapped.
+        """
 
 
 class ScopeKey(NamedTuple):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -58,12 +60,12 @@ class LocalKms:
             ) from None
 
     def newest(self) -> str:
-        found = self._all()
+        found = self.known()
         return found[-1] if found else self.rotate()
 
     def rotate(self) -> str:
         while True:
-            found = self._all()
+            found = self.known()
             kek = f"kek-{int(found[-1][4:]) + 1 if found else 1:06d}"
             path = self._folder / f"{kek}{SUFFIX}"
             try:
@@ -95,8 +97,17 @@ class LocalKms:
                 os.fsync(file.fileno())
             path.unlink()
 
-    def _all(self) -> list[str]:
+    def known(self) -> list[str]:
         return sorted(path.stem for path in self._folder.glob(f"kek-*{SUFFIX}"))
+
+    @contextmanager
+    def steady(self, *, alone: bool = False) -> Iterator[None]:
+        handle = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+            yield
+        finally:
+            os.close(handle)
 
     def _path(self, kek: str) -> Path:
         if not (kek.startswith("kek-") and kek[4:].isdecimal()):

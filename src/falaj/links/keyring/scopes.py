@@ -73,7 +73,8 @@ class ScopeKeys:
                     held = self._held.get((scope, version))
                 fresh = held is not None and held.until > monotonic()
                 return version, held.key if held and fresh else self._opened(versions[-1])
-            self._store.add(self._made(scope, versions[-1].version + 1 if versions else 1))
+            with self._kms.steady():
+                self._store.add(self._made(scope, versions[-1].version + 1 if versions else 1))
         raise NotAllowed("keys.unwrap", f"no key can be made for {scope!r}")
 
     def key(self, scope: str, version: int) -> bytes:
@@ -91,26 +92,26 @@ class ScopeKeys:
         """A new version for new objects; older ones go on opening theirs."""
         versions = self._store.of(scope)
         version = versions[-1].version + 1 if versions else 1
-        self._store.add(self._made(scope, version))
+        with self._kms.steady():
+            self._store.add(self._made(scope, version))
         return version
 
     def rewrap(self) -> tuple[str, int]:
         """Under a new key-encryption key; the older ones are destroyed. Its id, how many rows."""
-        fresh = self._kms.rotate()
-        count = 0
-        for one in self._store.all():
-            if one.erased is None and one.wrapped.kek != fresh:
-                key = self._opened(one)
-                wrapped = self._kms.wrap(key, self._context(one.scope, one.version))
-                self._store.rewrap(
-                    one, wrapped, self._binding(key, one.scope, one.version, wrapped)
-                )
-                count += 1
-        left = {one.wrapped.kek for one in self._store.all() if one.erased is None}
-        for kek in {one.wrapped.kek for one in self._store.all()} - left - {fresh, ""}:
-            self._kms.destroy(kek)
-        for kek in self._older(fresh) - left:
-            self._kms.destroy(kek)
+        with self._kms.steady(alone=True):
+            fresh = self._kms.rotate()
+            count = 0
+            for one in self._store.all():
+                if one.erased is None and one.wrapped.kek != fresh:
+                    key = self._opened(one)
+                    wrapped = self._kms.wrap(key, self._context(one.scope, one.version))
+                    self._store.rewrap(
+                        one, wrapped, self._binding(key, one.scope, one.version, wrapped)
+                    )
+                    count += 1
+            left = {one.wrapped.kek for one in self._store.all() if one.erased is None}
+            for kek in set(self._kms.known()) - left - {fresh}:
+                self._kms.destroy(kek)
         return fresh, count
 
     def erase(self, scope: str) -> tuple[ScopeKey, ...]:
@@ -123,10 +124,6 @@ class ScopeKeys:
 
     def listed(self) -> list[ScopeKey]:
         return self._store.all()
-
-    def _older(self, fresh: str) -> set[str]:
-        number = int(fresh.rpartition("-")[2]) if fresh.rpartition("-")[2].isdecimal() else 0
-        return {f"{fresh.rpartition('-')[0]}-{n:06d}" for n in range(max(number - 16, 1), number)}
 
     def _made(self, scope: str, version: int) -> ScopeKey:
         key = os.urandom(32)
