@@ -879,7 +879,7 @@ class Begun:
             since=story.at,
         )
 
-    def said(self, approvals=None, requires=("quality", "security")):
+    def said(self, approvals=None, requires=("quality", "security"), trained_here=True):
         return promotion(
             self.bare,
             self.story.change,
@@ -888,7 +888,7 @@ class Begun:
             project="flights",
             files=self.story.made.manifest.files,
             requires=requires,
-            trained_here=True,
+            trained_here=trained_here,
             version="0.1.0",
         )
 
@@ -1118,19 +1118,20 @@ def test_one_approval_where_two_are_needed(begun, judge, story, tmp_path):
     assert "rests on 1 approvals that hold, needed were 2" in whys(judge(tmp_path / "p.zip"))
 
 
-def test_a_level_without_the_provenance_that_proves_it(begun, judge, story, key_ring, tmp_path):
-    """Whoever built without provenance may not be called SLSA level 1."""
-    report = judge_without_provenance(begun, judge, tmp_path)
-    assert "it claims SLSA_BUILD_LEVEL_1" in whys(report)
-
-
-def judge_without_provenance(begun, judge, tmp_path):
-    """Its signature is broken, so that it proves nothing."""
+def test_a_level_without_the_provenance_that_proves_it(begun, judge, tmp_path):
+    """A provenance that does not hold proves nothing, so that there is no SLSA level 1."""
     folder = tmp_path / "r"
     shutil.copytree(begun.story.made.folder, folder)
     (folder / "evidence/provenance.dsse.json").write_bytes(b"{}")
     begun.write(tmp_path / "p.zip", release_folders=[folder])
-    return judge(tmp_path / "p.zip")
+    assert "it claims SLSA_BUILD_LEVEL_1" in whys(judge(tmp_path / "p.zip"))
+
+
+def test_a_model_from_elsewhere_has_no_level_of_ours(begun, judge, tmp_path):
+    said = begun.said(trained_here=False)
+    assert said["predicate"]["verifiedLevels"] == ["SLSA_BUILD_LEVEL_UNEVALUATED"]
+    begun.write(tmp_path / "p.zip", begun.rollout(said))
+    assert judge(tmp_path / "p.zip").findings == ()
 
 
 def test_a_permission_of_no_rollout(pack, judge, tmp_path):
