@@ -207,7 +207,7 @@ HAPPENINGS = {
     "scan.finished": ("scan", "somebody scanned lock and code", "verdict, digest, lock, database"),
     "release.rescanned": ("release", "a release was held against newer advisories", "scan, database, findings, new ones"),
     "workspace.swept": ("project", "artifacts and cache entries that nothing needs were removed", "how many, how large"),
-    "rollout.started": ("rollout", "an approved change began its way", "release, previous, change"),
+    "rollout.started": ("rollout", "an approved change began its way", "release, previous, change, digest of what policy allowed"),
     "rollback.started": ("rollout", "a person goes back to the release before", "release, previous, change"),
     "rollout.decided": ("rollout", "the analysis was asked and answered", "action, outcome, every number"),
     "plan.issued": ("environment", "a traffic plan was signed", "sequence number, digest"),

@@ -17,7 +17,7 @@ from falaj.facts.runs import Code, Run, RunStatus
 from falaj.links.keyring.keys import KeyRing
 from falaj.releases.build import build, release_id
 from falaj.releases.card import card
-from falaj.releases.evidence import gate_statements, provenance_statement
+from falaj.releases.evidence import gate_statements, provenance_statement, result_statements
 from falaj.releases.mlbom import mlbom
 from falaj.releases.sign import sign_release
 
@@ -111,7 +111,7 @@ RUN = Run(
 def key_ring(tmp_path_factory):
     """Identities with one role each, and one that is trusted for nothing here."""
     ring = KeyRing(tmp_path_factory.mktemp("ring") / "keys", clock=lambda: MADE)
-    roles = ("release", "gate", "build", "approval", "log")
+    roles = ("release", "gate", "build", "approval", "log", "policy")
     for role in roles:
         ring.create(f"{role}r", (role,))
     ring.create("second", ("release",))
@@ -132,7 +132,8 @@ def make_release(key_ring, tmp_path_factory):
         tree = digests.of_tree(hashes)
         report = report or report_for(tree)
         statements = gate_statements(report, name="delay")
-        envelopes = [dsse.seal(said, key_ring.signer(gate)) for said in statements]
+        said = (*statements, *result_statements(statements))
+        envelopes = [dsse.seal(one, key_ring.signer(gate)) for one in said]
         made_how = provenance_statement(RUN, name="delay", tree=tree, builder="falaj:local")
         envelopes.append(dsse.seal(made_how, key_ring.signer("buildr")))
         envelopes.extend(more)

@@ -28,7 +28,16 @@ ISSUER_KEY: Final = "token-issuer"
 MAX_LIFETIME: Final = timedelta(hours=12)
 # Keys of the workspace itself: an account of that name would sign with them, in their roles.
 RESERVED: Final = frozenset(
-    {ISSUER_KEY, "builder", "gate-runner", "log-signer", "plan-signer", "release-signer", "root"}
+    {
+        ISSUER_KEY,
+        "builder",
+        "gate-runner",
+        "log-signer",
+        "plan-signer",
+        "policy-signer",
+        "release-signer",
+        "root",
+    }
 )
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 

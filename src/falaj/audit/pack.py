@@ -57,7 +57,7 @@ def write_pack(
     information only: a verifier is given the trust root separately. signer: of role `log`. note: the
     signed checkpoint of that size, with its cosignatures; it is left out when the log has none. proofs: approval
     -> `.tlog-proof` of its event.
-    rollouts: told on the pages. reports: of gates, with their waivers. tests: reports with their
+    rollouts: told on the pages, with what policy allowed at their start. reports: of gates, with their waivers. tests: reports with their
     JUnit files.
     """
     edge, _ = merkle.grow(merkle.START, (merkle.leaf(body) for body in events))
@@ -87,6 +87,9 @@ def write_pack(
         members[CHECKPOINT] = note
     for approval in approvals:
         members[f"approvals/{approval.id}.dsse.json"] = approval.envelope.encode()
+    for rollout in rollouts:
+        if rollout.promotion:
+            members[f"promotions/{rollout.id}.dsse.json"] = rollout.promotion.encode()
     for id_, proof in (proofs or {}).items():
         members[f"approvals/{id_}.tlog-proof"] = proof
     for id_, folder in releases.items():
@@ -151,6 +154,8 @@ What it holds
   releases/<id>/         each release: model, environment, model card, ML-BOM, evidence, signature
   approvals/             what approvers signed: DSSE envelopes over release id and evidence digest;
                          beside each the proof that its event stands in the log (c2sp.org/tlog-proof)
+  promotions/            what policy allowed when a rollout began, and on what grounds: the same form,
+                         a verification summary of SLSA (slsa.dev)
   changes.json, approvals.json, rollouts.json, decisions.json, live.json
                          changes, approvals, rollouts with their decisions, and what answered since when
   gates/                 reports of gates, with waivers: what approvers read

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-__all__ = ["APPROVAL", "Approved", "Changed", "Decided", "Moved"]
+__all__ = ["APPROVAL", "PROMOTION", "Approved", "Changed", "Decided", "Moved", "Started"]
 
 APPROVAL: Final = "falaj:approval/v1"  # type of the statement that an approval signs
+PROMOTION: Final = "https://slsa.dev/verification_summary/v1"  # what policy allowed
 
 
 class Changed(NamedTuple):
@@ -54,3 +55,14 @@ class Moved(NamedTuple):
     seq: int
     cause: str
     canary: str = ""
+
+
+class Started(NamedTuple):
+    id: str
+    change: str
+    environment: str
+    model: str
+    version: str
+    release: str
+    started: datetime
+    promotion: str = ""

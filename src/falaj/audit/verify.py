@@ -13,7 +13,8 @@ from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 from falaj.audit.container import BadContainer, Member, bytes_of, digest_of, read_members
 from falaj.audit.offline import Signers, check_proof, open_checkpoint
-from falaj.audit.told import APPROVAL, Approved, Changed, Decided, Moved
+from falaj.audit.promotions import Grounds, file_of, misgivings, starts
+from falaj.audit.told import APPROVAL, Approved, Changed, Decided, Moved, Started
 from falaj.base import bundle, canonical, digests, dsse, merkle, note, paths, records, time
 from falaj.base.bundle import Content, Finding
 from falaj.base.tlog import read_proof
@@ -52,6 +53,7 @@ class Summary(NamedTuple):
     approvals: int = 0
     decisions: int = 0
     moves: int = 0
+    promotions: int = 0
     log_size: int = 0
     log_root: str = ""
     checkpoint: bool = False  # a signed one is there, and holds
@@ -80,6 +82,13 @@ class PackReport(NamedTuple):
             f"{told.files} files as listed and sealed",
             f"{len(told.releases)} releases: {names}",
             f"{told.changes} changes, {told.approvals} approvals, signed by who gave them",
+            *(
+                [
+                    f"{told.promotions} rollouts began as policy allowed, each with its signed grounds"
+                ]
+                if told.promotions
+                else []
+            ),
             f"{told.log_size} events lead to root {told.log_root[:16]}"
             + (f", as the signed checkpoint says{seen}" if told.checkpoint else ""),
         )
@@ -112,7 +121,8 @@ def verify_pack(
     evidence by the key of the one who approved, who is not an author. 5. The events lead to the
     root. 6. The checkpoint over that root is signed by the log, and cosigned by `at_least` of the
     witnesses. 7. What is told about (releases, changes, approvals, decisions, live moves) has its
-    event.
+    event. 8. Each rollout began because policy allowed it: signed by role `policy`, about this release,
+    resting on this evidence and these approvals.
     """
     try:
         file = path.open("rb")
@@ -152,6 +162,7 @@ class Check:
         self.found: list[Finding] = []
         self.members: dict[str, Member] = {}
         self.hashes: dict[str, str] = {}
+        self.statements: dict[str, Mapping[str, dict[str, Any]]] = {}  # of each release
 
     def say(self, code: str, file: str, message: str) -> None:
         self.found.append(Finding(code, file, message))
@@ -181,6 +192,15 @@ class Check:
                 self.say(
                     "audit.no-event", "changes.json", f"change {change.id} has no event in the log"
                 )
+        rollouts = self._facts("rollouts.json", Started)
+        promotions = self._promotions(manifest, rollouts, changes, approvals, events)
+        for rollout in rollouts:
+            if rollout.id not in mentions:
+                self.say(
+                    "audit.no-event",
+                    "rollouts.json",
+                    f"rollout {rollout.id} has no event in the log",
+                )
         self._decisions(decisions, events)
         self._moves(moves, events)
         self._reports(mentions)
@@ -196,6 +216,7 @@ class Check:
                 approvals=len(approvals),
                 decisions=len(decisions),
                 moves=len(moves),
+                promotions=promotions,
                 log_size=edge.size,
                 log_root=merkle.root_of(edge).hex(),
                 checkpoint=witnesses is not None,
@@ -372,12 +393,7 @@ class Check:
         return (*self.given_witnesses, *trusted)
 
     def _release(self, short: str, id_: str, mentions: Mapping[str, Event]) -> None:
-        prefix = f"releases/{short}/"
-        inside = {
-            name.removeprefix(prefix): digest
-            for name, digest in self.hashes.items()
-            if name.startswith(prefix)
-        }
+        prefix, inside = f"releases/{short}/", self._inside(short)
         if digests.short(id_) != short:
             self.say("audit.malformed", MANIFEST, f"release {id_} does not belong in {prefix}")
         if not inside:
@@ -402,6 +418,7 @@ class Check:
             if trust
             else None,
         )
+        self.statements[id_] = judged.statements
         for finding in judged.findings:
             self.say(finding.code, prefix + finding.file, finding.message)
 
@@ -466,6 +483,81 @@ class Check:
         place = read_proof(data).place
         if event is None or place != event.idx:
             self.say("audit.proof", file, f"{file} proves event {place}, which is another one")
+
+    def _promotions(
+        self,
+        manifest: Mapping[str, Any],
+        rollouts: Sequence[Started],
+        changes: Sequence[Changed],
+        approvals: Sequence[Approved],
+        events: Sequence[Event],
+    ) -> int:
+        """Each start has its permission; how many have one. A log of before there were any names none."""
+        begun = starts(events)
+        first = min((e.idx for e in begun.values() if "promotion" in e.data), default=len(events))
+        known = {rollout.id: rollout for rollout in rollouts}
+        for id_, event in begun.items():
+            if event.data.get("release") in manifest["releases"].values() and id_ not in known:
+                self.say(
+                    "audit.promotion",
+                    "rollouts.json",
+                    f"rollout {id_} began by event {event.idx} of the log, and is not told of",
+                )
+        expected = {file_of(rollout) for rollout in rollouts if rollout.promotion}
+        for name in sorted(n for n in self.members if n.startswith("promotions/")):
+            if name not in expected:
+                self.say("audit.added", name, f"{name} belongs to no rollout of this pack")
+        bad = {finding.file for finding in self.found if finding.code == "audit.approval"}
+        held = {f"approvals/{approval.id}.dsse.json": approval for approval in approvals}
+        given = 0
+        for rollout in rollouts:
+            grounds = Grounds(
+                manifest["project"],
+                next((change for change in changes if change.id == rollout.change), None),
+                {name: approval for name, approval in held.items() if name not in bad},
+                self.hashes,
+                bundle.evidence_of(self._inside(digests.short(rollout.release))),
+                self.statements.get(rollout.release, {}),
+            )
+            for why in self._unallowed(rollout, begun.get(rollout.id), first, grounds):
+                self.say("audit.promotion", file_of(rollout), f"rollout {rollout.id}: {why}")
+            given += bool(rollout.promotion)
+        return given
+
+    def _unallowed(
+        self, rollout: Started, event: Event | None, first: int, grounds: Grounds
+    ) -> Iterator[str]:
+        """Why a rollout did not begin as policy allowed, each reason."""
+        named = event.data.get("promotion", "") if event is not None else ""
+        if not rollout.promotion and not named:
+            # Going back asks no policy: it is pre-approved, and its event is another one.
+            if event is not None and event.idx > first:
+                yield "nothing signed says that policy allowed its start"
+            return
+        file = file_of(rollout)
+        data = self._bytes(file)
+        if event is None:
+            yield "the log knows no start of it"
+            return
+        if data is None:
+            yield "what policy allowed is missing"
+            return
+        if self.hashes[file] != named:
+            yield f"event {event.idx} of the log names another permission"
+        if event.data.get("release") != rollout.release:
+            yield f"event {event.idx} of the log began another release"
+        # The log, sealed by a key that is valid now, is the witness of when it was signed.
+        keys = self._keys("policy", event.time, rollout.release)
+        yield from misgivings(data, rollout, keys, grounds)
+
+    def _inside(self, short: str) -> dict[str, str]:
+        """The files of a release in this pack: path -> digest."""
+        prefix = f"releases/{short}/"
+        return {
+            name.removeprefix(prefix): digest
+            for name, digest in self.hashes.items()
+            if name.startswith(prefix)
+        }
 
     def _decisions(self, decisions: Sequence[Decided], events: Sequence[Event]) -> None:
         spoken = {
@@ -546,12 +638,7 @@ class Check:
                 yield f"signed is {key} {claim.get(key)!r}, told is {value!r}"
         if self.trust and identity_of(self.trust, hint) != approval.principal:
             yield f"signed by {identity_of(self.trust, hint)!r}, told is {approval.principal!r}"
-        short = digests.short(approval.release)
-        listed = {
-            name.removeprefix(f"releases/{short}/"): digest
-            for name, digest in self.hashes.items()
-            if name.startswith(f"releases/{short}/")
-        }
+        listed = self._inside(digests.short(approval.release))
         if listed and not approval.void and bundle.evidence_digest(listed) != approval.evidence:
             yield "the evidence of the release is not the evidence that was approved"
         if change is None:

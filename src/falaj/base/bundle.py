@@ -23,12 +23,16 @@ __all__ = [
     "Finding",
     "Keys",
     "evidence_digest",
+    "evidence_of",
     "examine",
     "is_bundle",
     "open_bundle",
+    "required",
     "seal_bundle",
     "spelled",
     "statement_of",
+    "subject_of",
+    "test_result",
     "wanted_paths",
 ]
 
@@ -39,9 +43,10 @@ GATE: Final = "falaj:gate/v1"
 PROVENANCE: Final = "https://slsa.dev/provenance/v1"
 VULNERABILITIES: Final = "https://in-toto.io/attestation/vulns/v0.2"
 CODE_SCAN: Final = "falaj:code-scan/v1"
+TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
 # Predicate types that prove something here; others are kept but prove nothing.
-APPROVED: Final = (GATE, PROVENANCE, VULNERABILITIES, CODE_SCAN)
-JUDGED: Final = (GATE, VULNERABILITIES, CODE_SCAN)  # by role gate alone
+APPROVED: Final = (GATE, PROVENANCE, VULNERABILITIES, CODE_SCAN, TEST_RESULT)
+JUDGED: Final = (GATE, VULNERABILITIES, CODE_SCAN, TEST_RESULT)  # by role gate alone
 
 RELEASE: Final = "release.json"
 SIGNATURE: Final = "signature.json"
@@ -102,7 +107,12 @@ def is_bundle(path: str) -> bool:
 
 def evidence_digest(files: Mapping[str, str]) -> str:
     """What approvals bind to: the digest over the evidence files of a release."""
-    return digests.of_tree({path: d for path, d in files.items() if path.startswith(EVIDENCE)})
+    return digests.of_tree(evidence_of(files))
+
+
+def evidence_of(files: Mapping[str, str]) -> dict[str, str]:
+    """Those of the files (path -> digest) that are evidence."""
+    return {path: digest for path, digest in files.items() if path.startswith(EVIDENCE)}
 
 
 def seal_bundle(
@@ -342,7 +352,7 @@ def examine(
     3. signature.json and all under signatures/ are strict bundles by keys of role `release`, or by
     certificates that `certified` takes, by at least `threshold` identities. 4. What each signed = what lies there. 5. What release.json lists =
     what lies there; its tree is that of model/. 6. Evidence is signed by role `gate` or `build` and
-    speaks about this model. 7. Each gate in `requires` has a verdict of pass.
+    speaks about this model; a test result says what its gate says. 7. Each gate in `requires` has a verdict of pass.
     """
     there = content.digests
     found = wanted_paths(there)
@@ -390,7 +400,8 @@ def examine(
             )
     statements, more = _evidence(content, keys, manifest)
     found += more
-    found += _required(statements, requires, policy)
+    found += _outsiders(statements)
+    found += required(statements, requires, policy)
     return Examined(id_, manifest, statements, signers, _once(found), tuple(sorted(whose)))
 
 
@@ -585,9 +596,55 @@ def _spoken_about(kind: str, manifest: Mapping[str, Any]) -> str:
     return str(manifest["tree"])
 
 
-def _required(
+def test_result(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    """A gate's verdict as in-toto's test-result v0.1 says it: names alone, for who knows no gates.
+
+    What passed has passed. Anything else has failed where the gate was required, also when it was
+    waived; where it was only told, it is a warning.
+    Source: https://github.com/in-toto/attestation/blob/main/spec/predicates/test-result.md
+    """
+    given = verdict.get("results")
+    results = [r for r in given if isinstance(r, dict)] if isinstance(given, list) else []
+    bad = {str(r.get("check")) for r in results if r.get("verdict") != "pass"}
+    good = {str(r.get("check")) for r in results} - bad
+    needed = verdict.get("required") is True
+    worst = "FAILED" if needed else "WARNED"
+    return {
+        "result": "PASSED" if verdict.get("verdict") == "pass" else worst,
+        "configuration": [
+            {
+                "name": f"{TESTED}{verdict.get('gate')}",
+                "digest": {"sha256": str(verdict.get("policy")).removeprefix("sha256:")},
+            }
+        ],
+        "passedTests": sorted(good),
+        "warnedTests": [] if needed else sorted(bad),
+        "failedTests": sorted(bad) if needed else [],
+    }
+
+
+TESTED: Final = "gate/"  # what a test result calls its gate
+
+
+def _outsiders(statements: Mapping[str, dict[str, Any]]) -> list[Finding]:
+    """What is said to outsiders is what the gate says, and nothing else."""
+    verdicts = [s["predicate"] for s in statements.values() if s["predicateType"] == GATE]
+    expected = [test_result(verdict) for verdict in verdicts]
+    return [
+        Finding(
+            "releases.evidence-invalid",
+            path,
+            f"{path}: no gate beside it has this result",
+        )
+        for path, statement in statements.items()
+        if statement["predicateType"] == TEST_RESULT and statement["predicate"] not in expected
+    ]
+
+
+def required(
     statements: Mapping[str, dict[str, Any]], requires: Sequence[str], policy: str | None
 ) -> list[Finding]:
+    """Each of the gates has a verdict of pass, under this policy when one is asked for."""
     gates: dict[str, list[tuple[str, dict[str, Any]]]] = {}
     for path, statement in statements.items():
         if statement["predicateType"] == GATE:

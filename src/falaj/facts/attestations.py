@@ -15,6 +15,7 @@ __all__ = [
     "PROVENANCE",
     "PUBLISHED",
     "STATEMENT_TYPE",
+    "TEST_RESULT",
     "VULNERABILITIES",
     "statement",
 ]
@@ -24,6 +25,7 @@ PROVENANCE: Final = "https://slsa.dev/provenance/v1"
 GATE: Final = "falaj:gate/v1"
 APPROVAL: Final = "falaj:approval/v1"
 DECISION: Final = "https://slsa.dev/verification_summary/v1"
+TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
 VULNERABILITIES: Final = "https://in-toto.io/attestation/vulns/v0.2"
 CODE_SCAN: Final = "falaj:code-scan/v1"
 PUBLISHED: Final = "falaj:published/v1"

@@ -105,6 +105,7 @@ class Rollout(Fact, frozen=True, kw_only=True):
     asked: str = ""  # a person's pending wish: pause, resume, promote, abort, rollback
     asked_by: str = ""
     asked_why: str = ""
+    promotion: str = ""  # DSSE, JSON text: what policy allowed, and on what grounds
 
 
 class Stratum(Fact, frozen=True, kw_only=True):

@@ -313,13 +313,14 @@ def card_of(ground: Ground, known: Release, form: str) -> bytes:
 def sealed(
     ground: Ground, run: Run, model: ModelVersion, report: GateReport, looked: Scan | None = None
 ) -> list[dict[str, Any]]:
-    """Statements: one a gate, how the model was made, scans. Signed by separate roles."""
+    """Statements: two a gate, how the model was made, scans. Signed by separate roles."""
     ground.keys.create(GATE_SIGNER, ("gate",))
     ground.keys.create(BUILD_SIGNER, ("build",))
     gate, builder = ground.keys.signer(GATE_SIGNER), ground.keys.signer(BUILD_SIGNER)
     made = evidence.provenance_statement(
         run, name=model.model, tree=model.tree, builder="falaj:embedded"
     )
+    gates = evidence.gate_statements(report, name=model.model)
     said = (
         evidence.scan_statements(looked, version=installed("falaj"), tree=run.code.tree)
         if looked is not None
@@ -327,7 +328,7 @@ def sealed(
     )
     return [
         dsse.seal(made, builder),
-        *(dsse.seal(s, gate) for s in evidence.gate_statements(report, name=model.model)),
+        *(dsse.seal(s, gate) for s in (*gates, *evidence.result_statements(gates))),
         *(dsse.seal(s, gate) for s in said),
     ]
 

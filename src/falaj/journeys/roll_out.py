@@ -11,18 +11,22 @@ import base64
 import json
 import secrets
 from collections.abc import Callable, Sequence
+from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Final, NamedTuple
+
+from msgspec.structs import replace
 
 from falaj.base import digests, dsse, ids
 from falaj.base.errors import Conflict, NotFound
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
+from falaj.changes.promotion import promotion
 from falaj.facts.access import Permit
 from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState
 from falaj.facts.models import AliasMove
 from falaj.facts.monitoring import Alert, AlertState
-from falaj.facts.releases import Release
+from falaj.facts.releases import Manifest, Release
 from falaj.facts.rollouts import (
     Deployment,
     LiveMove,
@@ -32,6 +36,7 @@ from falaj.facts.rollouts import (
     Strategy,
     Stratum,
 )
+from falaj.facts.runs import Run
 from falaj.facts.serving import Desired, ModelPlan, Observed, TrafficPlan
 from falaj.facts.wire import plain
 from falaj.ports.ground import Ground
@@ -44,6 +49,7 @@ __all__ = ["Labels", "live", "reconcile", "roll_back", "start", "steer"]
 
 PLAN_TYPE: Final = "application/vnd.falaj.plan+json"
 PLAN_SIGNER: Final = "plan-signer"
+POLICY_SIGNER: Final = "policy-signer"
 LEASE_S: Final = 5.0  # renewed each turn; a killed worker holds nobody up for longer
 GIVE_UP_S: Final = 30.0  # a target that cannot start a release for so long sends it back
 CHAMPION: Final = "champion"
@@ -59,13 +65,18 @@ class Seen(NamedTuple):
 
 
 def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
-    """Begin the rollout of an approved change. Refused: not approved, not verified, one running."""
+    """Begin the rollout of an approved change. Refused: not approved, not verified, one running.
+
+    That policy allowed it, and on what grounds, is signed and kept with the rollout.
+    """
     change = ground.store.get(Change, change_id).fact
     approvals = ground.store.find(Approval, change=change.id)
     change_rules.must_be_approved(change, approvals, now=ground.now())
     release = ground.store.get(Release, change.release).fact
-    verify_here(ground, release, change.environment)
+    manifest = verify_here(ground, release, change.environment)
     table = ground.project.environments[change.environment]
+    ground.keys.create(POLICY_SIGNER, ("policy",))
+    signer = ground.keys.signer(POLICY_SIGNER)
     with ground.store.begin() as unit:
         running = active(unit, change.environment, change.model)
         if running is not None:
@@ -96,14 +107,30 @@ def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
             started=ground.now(),
             since=ground.now(),
         )
+        said = promotion(
+            rollout,
+            change,
+            permit,
+            change_rules.live_approvals(change, approvals, now=rollout.started),
+            project=ground.name,
+            files=manifest.files,
+            requires=table.requires,
+            trained_here=ground.store.get(Run, release.run).fact.origin is None,
+            version=installed("falaj"),
+        )
+        envelope = json.dumps(dsse.seal(said, signer), sort_keys=True)
+        rollout = replace(rollout, promotion=envelope)
         unit.add(rollout)
         unit.append(event_of(ground, permit.person, rollout, "rollout.started"))
         changes.move(ground, unit, permit.person, change.id, ChangeState.IMPLEMENTING)
     return rollout
 
 
-def verify_here(ground: Ground, release: Release, environment: str) -> None:
-    """Raise Unverified, naming the file, unless the release's folder holds as it was signed."""
+def verify_here(ground: Ground, release: Release, environment: str) -> Manifest:
+    """What the release says of itself; its folder holds as it was signed.
+
+    Raises Unverified, naming the file.
+    """
     table = ground.project.environments[environment]
     found = verify.verify_release(
         ground.root / release.folder,
@@ -113,8 +140,9 @@ def verify_here(ground: Ground, release: Release, environment: str) -> None:
         now=ground.now(),
         environment=environment,
     )
-    if not found.holds:
+    if not found.holds or found.manifest is None:
         raise verify.refusal(found.findings, f"{release.model} {release.version}")
+    return found.manifest
 
 
 def frozen_latency(ground: Ground, release_id: str) -> tuple[int, ...]:
@@ -571,5 +599,10 @@ def event_of(ground: Ground, actor: str, rollout: Rollout, type: str) -> Any:
             "release": rollout.release,
             "previous": rollout.previous,
             "change": rollout.change,
-        },
+        }
+        | (
+            {"promotion": digests.of_bytes(rollout.promotion.encode())}
+            if type == "rollout.started"
+            else {}
+        ),
     )

@@ -7,13 +7,26 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from falaj.base import canonical, digests, time
-from falaj.facts.attestations import CODE_SCAN, GATE, PROVENANCE, VULNERABILITIES, statement
+from falaj.base import bundle, canonical, digests, time
+from falaj.facts.attestations import (
+    CODE_SCAN,
+    GATE,
+    PROVENANCE,
+    TEST_RESULT,
+    VULNERABILITIES,
+    statement,
+)
 from falaj.facts.checks import GateReport
 from falaj.facts.runs import Origin, Run
 from falaj.facts.scans import Scan
 
-__all__ = ["file_names", "gate_statements", "provenance_statement", "scan_statements"]
+__all__ = [
+    "file_names",
+    "gate_statements",
+    "provenance_statement",
+    "result_statements",
+    "scan_statements",
+]
 
 
 def gate_statements(report: GateReport, *, name: str) -> list[dict[str, Any]]:
@@ -42,6 +55,14 @@ def gate_statements(report: GateReport, *, name: str) -> list[dict[str, Any]]:
                 ],
             },
         )
+        for gate in gates
+    ]
+
+
+def result_statements(gates: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The statements of gates once more, for tools that know tests and no gates of ours."""
+    return [
+        {**gate, "predicateType": TEST_RESULT, "predicate": bundle.test_result(gate["predicate"])}
         for gate in gates
     ]
 
@@ -192,15 +213,18 @@ def claimed(origin: Origin) -> dict[str, Any]:
 
 
 def file_names(envelopes: Sequence[Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
-    """Name each envelope after what it says: gate-quality.dsse.json, provenance.dsse.json."""
+    """Name each envelope after what it says: gate-quality.dsse.json, test-result-quality.dsse.json."""
     named: list[tuple[str, Mapping[str, Any]]] = []
     used: set[str] = set()
     for envelope in envelopes:
         said = canonical.loads(base64.b64decode(envelope["payload"], validate=True))
         kind, predicate = said["predicateType"], said["predicate"]
-        stem = {PROVENANCE: "provenance"}.get(kind) or (
-            f"gate-{predicate['gate']}" if kind == GATE else kind.rsplit("/", 2)[-2]
-        )
+        if kind == GATE:
+            stem = f"gate-{predicate['gate']}"
+        elif kind == TEST_RESULT:
+            stem = f"test-result-{predicate['configuration'][0]['name'].removeprefix('gate/')}"
+        else:
+            stem = {PROVENANCE: "provenance"}.get(kind) or kind.rsplit("/", 2)[-2]
         stem = re.sub(r"[^a-z0-9.-]+", "-", stem.lower()).strip("-.") or "statement"
         name, number = f"{stem}.dsse.json", 1
         while name in used:

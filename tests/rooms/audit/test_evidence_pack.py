@@ -22,11 +22,22 @@ from falaj.audit.pack import write_pack
 from falaj.audit.verify import verify_pack
 from falaj.base import bundle, canonical, digests, dsse, merkle, time
 from falaj.base.errors import Unverified
+from falaj.changes.promotion import promotion
+from falaj.facts.access import Action, Permit
 from falaj.facts.attestations import APPROVAL, statement
 from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision, Risk
 from falaj.facts.checks import GateReport, Verdict, Waiver
 from falaj.facts.events import Event
-from falaj.facts.rollouts import LiveMove, Outcome, RolloutDecision
+from falaj.facts.releases import Revocation, RevocationKind
+from falaj.facts.rollouts import (
+    LiveMove,
+    Outcome,
+    Phase,
+    Rollout,
+    RolloutDecision,
+    RolloutPlan,
+    Strategy,
+)
 from falaj.facts.runs import Code, Environment
 from falaj.facts.testing import TestReport
 from falaj.facts.trust import BadTrust, open_trust
@@ -803,3 +814,333 @@ def test_a_waiver_that_was_put_into_a_report_later(story, judge, reports, tmp_pa
     other = msgspec.structs.replace(gate, waivers=(longer,))
     story.write(tmp_path / "p.zip", events=with_events(story, digest(gate)), reports=[other])
     assert codes(judge(tmp_path / "p.zip")) == {"audit.no-event"}
+
+
+# --- what was signed, as it was signed -----------------------------------------------------------
+
+
+def test_an_approval_lies_in_the_pack_as_the_statement_that_was_signed(pack, story, trust):
+    """Byte for byte, and readable by who knows DSSE and in-toto alone."""
+    data = members(pack)["approvals/01HAPPROVAL.dsse.json"]
+    assert data == story.approval.envelope.encode()
+    keys = {
+        dsse.hint_of(key.public.encode()): key.public.encode()
+        for key in trust.keys
+        if key.identity == "approvalr"
+    }
+    said, _ = dsse.open_envelope(canonical.loads(data), keys)
+    assert said["_type"] == "https://in-toto.io/Statement/v1"
+    assert said["predicateType"] == "falaj:approval/v1"
+    assert said["subject"][0]["digest"] == {"sha256": story.made.id.removeprefix("sha256:")}
+    assert said["predicate"]["evidence"] == story.evidence
+    assert said["predicate"]["decision"] == "approve"
+
+
+@pytest.mark.parametrize("instead", [b"", b"{}", b'{"payload":"e30="}'])
+def test_something_else_in_the_place_of_a_signed_approval(story, judge, tmp_path, instead):
+    other = msgspec.structs.replace(story.approval, envelope=instead.decode())
+    story.write(tmp_path / "p.zip", approvals=[other])
+    report = judge(tmp_path / "p.zip")
+    assert ("audit.approval", "approvals/01HAPPROVAL.dsse.json") in {
+        (f.code, f.file) for f in report.findings
+    }
+
+
+# --- what policy allowed -------------------------------------------------------------------------
+
+FILE = "promotions/RO-0001.dsse.json"
+SHA = "d" * 64
+
+
+class Begun:
+    """The same story with the rollout that brought the release, and what policy allowed."""
+
+    def __init__(self, story):
+        self.story = story
+        self.permit = Permit(
+            principal="omar",
+            person="p-operator",
+            action=Action.START_ROLLOUT,
+            resource="Change/CHG-0001",
+            policy="sha256:" + "9" * 64,
+            at=story.at,
+        )
+        self.bare = Rollout(
+            id="RO-0001",
+            change="CHG-0001",
+            environment="production",
+            model="delay",
+            release=story.made.id,
+            version="7",
+            plan=RolloutPlan(strategy=Strategy.DIRECT),
+            phase=Phase.PROMOTED,
+            salt="c2FsdA==",
+            started=story.at,
+            since=story.at,
+        )
+
+    def said(self, approvals=None, requires=("quality", "security"), trained_here=True):
+        return promotion(
+            self.bare,
+            self.story.change,
+            self.permit,
+            [self.story.approval] if approvals is None else approvals,
+            project="flights",
+            files=self.story.made.manifest.files,
+            requires=requires,
+            trained_here=trained_here,
+            version="0.1.0",
+        )
+
+    def rollout(self, said=None, signer="policyr", **other):
+        sealed = dsse.seal(said or self.said(), self.story.ring.signer(signer))
+        envelope = json.dumps(sealed, sort_keys=True)
+        return msgspec.structs.replace(self.bare, **{"promotion": envelope, **other})
+
+    def event(self, rollout, **other):
+        told = {
+            "phase": "starting",
+            "release": rollout.release,
+            "change": rollout.change,
+            "promotion": digests.of_bytes(rollout.promotion.encode()),
+            **other,
+        }
+        return self.story.event("rollout.started", f"rollout/{rollout.id}", told)
+
+    def write(self, path, rollout=None, events=None, **other):
+        rollout = rollout or self.rollout()
+        more = [self.event(rollout)] if events is None else events
+        parts = {"rollouts": [rollout], "events": [*self.story.events, *more], **other}
+        return self.story.write(path, **parts)
+
+
+@pytest.fixture(scope="module")
+def begun(story):
+    return Begun(story)
+
+
+def whys(report, code="audit.promotion"):
+    return " | ".join(f.message for f in report.findings if f.code == code)
+
+
+def test_a_start_that_policy_allowed_holds_and_says_on_what_grounds(begun, judge, tmp_path):
+    rollout = begun.rollout()
+    begun.write(tmp_path / "p.zip", rollout)
+    report = judge(tmp_path / "p.zip")
+    assert report.findings == ()
+    assert report.summary.promotions == 1
+    assert "1 rollouts began as policy allowed" in " ".join(report.facts())
+    assert members(tmp_path / "p.zip")[FILE] == rollout.promotion.encode()
+    said = begun.said()
+    assert said["predicateType"] == "https://slsa.dev/verification_summary/v1"
+    assert said["predicate"]["verificationResult"] == "PASSED"
+    assert said["predicate"]["policy"]["digest"] == {"sha256": "9" * 64}
+    assert [one["uri"] for one in said["predicate"]["inputAttestations"]] == [
+        "approvals/01HAPPROVAL.dsse.json",
+        "evidence/gate-quality.dsse.json",
+        "evidence/gate-security.dsse.json",
+        "evidence/provenance.dsse.json",
+        "evidence/test-result-quality.dsse.json",
+        "evidence/test-result-security.dsse.json",
+    ]
+
+
+def put(**fields):
+    return lambda said: said["predicate"].update(fields)
+
+
+def grounds(edit):
+    return lambda said: edit(said["predicate"]["inputAttestations"])
+
+
+UNFIT = {  # what a holder of the policy key signs instead -> what is said of it
+    "another release": (
+        lambda said: said["subject"][0]["digest"].update(sha256=SHA),
+        "it speaks about release sha256:ddd",
+    ),
+    "another kind of statement": (
+        lambda said: said.update(predicateType="https://in-toto.io/attestation/svr/v0.2"),
+        "it is a statement of type https://in-toto.io/attestation/svr/v0.2",
+    ),
+    "another change": (put(falaj_change="CHG-0009"), "signed is falaj_change 'CHG-0009'"),
+    "another rollout": (put(falaj_rollout="RO-0009"), "signed is falaj_rollout 'RO-0009'"),
+    "another environment": (put(falaj_environment="lab"), "signed is falaj_environment 'lab'"),
+    "another resource": (put(resourceUri="falaj:flights/lab/delay/7"), "signed is resourceUri"),
+    "another time": (put(timeVerified="2026-03-01T11:00:00Z"), "signed is timeVerified"),
+    "policy said no": (put(verificationResult="FAILED"), "verificationResult 'FAILED'"),
+    "no policy": (put(policy={"uri": "falaj:policy/cedar"}), "no digest of the policy"),
+    "a level nobody proved": (put(verifiedLevels=["SLSA_BUILD_LEVEL_3"]), "verifiedLevels: got"),
+    "no level": (put(verifiedLevels=[]), "verifiedLevels: got []"),
+    "a gate that never ran": (
+        put(falaj_requires=["bias"]), "was required: no signed verdict for gate 'bias'",
+    ),
+    "no word of gates": (put(falaj_requires=None), "does not say which gates"),
+    "no grounds": (put(inputAttestations=None), "inputAttestations are malformed"),
+    "one ground twice": (grounds(lambda given: given.append(given[0])), "name one thing twice"),
+    "a verdict left out": (
+        grounds(lambda given: given.pop(1)), "leaves out evidence/gate-quality.dsse.json",
+    ),
+    "another verdict": (
+        grounds(lambda given: given[1]["digest"].update(sha256=SHA)),
+        "another evidence/gate-quality.dsse.json",
+    ),
+    "evidence from elsewhere": (
+        grounds(lambda given: given.append({"uri": "evidence/x", "digest": {"sha256": SHA}})),
+        "it rests on evidence/x, which is not in the release",
+    ),
+    "no approval": (grounds(lambda given: given.pop(0)), "rests on 0 approvals that hold"),
+    "another approval": (
+        grounds(lambda given: given[0]["digest"].update(sha256=SHA)),
+        "rests on another approvals/01HAPPROVAL.dsse.json",
+    ),
+    "an approval that is not there": (
+        grounds(lambda given: given[0].update(uri="approvals/x.dsse.json")),
+        "rests on another approvals/x.dsse.json",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("edit", "words"), UNFIT.values(), ids=UNFIT)
+def test_a_permission_that_says_something_else(begun, judge, tmp_path, edit, words):
+    said = begun.said()
+    edit(said)
+    begun.write(tmp_path / "p.zip", begun.rollout(said))
+    report = judge(tmp_path / "p.zip")
+    assert {(f.code, f.file) for f in report.findings} == {("audit.promotion", FILE)}
+    assert words in whys(report)
+
+
+@pytest.mark.parametrize("signer", ["gater", "approvalr", "buildr", "releaser", "logr", "outsider"])
+def test_a_permission_by_who_may_not_give_it(begun, judge, tmp_path, signer):
+    begun.write(tmp_path / "p.zip", begun.rollout(signer=signer))
+    report = judge(tmp_path / "p.zip")
+    assert {(f.code, f.file) for f in report.findings} == {("audit.promotion", FILE)}
+    assert "is not trusted for this" in whys(report)
+
+
+def test_a_permission_by_a_key_that_was_in_other_hands(begun, trust, judge, tmp_path):
+    begun.write(tmp_path / "p.zip")
+    hint = next(dsse.hint_of(k.public.encode()) for k in trust.keys if k.identity == "policyr")
+    stolen = Revocation(subject=hint, kind=RevocationKind.COMPROMISED)
+    report = judge(tmp_path / "p.zip", trust=msgspec.structs.replace(trust, revocations=(stolen,)))
+    assert {(f.code, f.file) for f in report.findings} == {("audit.promotion", FILE)}
+
+
+def test_the_payload_altered_under_its_signature(begun, judge, tmp_path):
+    sealed = json.loads(begun.rollout().promotion)
+    other = dsse.seal(begun.said(requires=()), begun.story.ring.signer("policyr"))
+    envelope = json.dumps({**sealed, "payload": other["payload"]}, sort_keys=True)
+    begun.write(tmp_path / "p.zip", msgspec.structs.replace(begun.bare, promotion=envelope))
+    assert "does not hold" in whys(judge(tmp_path / "p.zip"))
+
+
+@pytest.mark.parametrize("envelope", ["", "{}", "not JSON", '{"payload":{}}'])
+def test_a_permission_that_is_none(begun, judge, tmp_path, envelope):
+    """The log names one; what lies in its place is nothing that could be one."""
+    rollout = msgspec.structs.replace(begun.bare, promotion=envelope)
+    begun.write(tmp_path / "p.zip", rollout, [begun.event(begun.rollout())])
+    report = judge(tmp_path / "p.zip")
+    assert ("audit.promotion", FILE) in {(f.code, f.file) for f in report.findings}
+
+
+def test_another_permission_than_the_log_names(begun, judge, tmp_path):
+    """Each is signed, and says the same; ECDSA has a dice, the log has seen one of them."""
+    begun.write(tmp_path / "p.zip", begun.rollout(), [begun.event(begun.rollout())])
+    assert whys(judge(tmp_path / "p.zip")) == (
+        "rollout RO-0001: event 5 of the log names another permission"
+    )
+
+
+def test_a_start_that_the_log_does_not_know(begun, judge, tmp_path):
+    begun.write(tmp_path / "p.zip", events=[])
+    report = judge(tmp_path / "p.zip")
+    assert codes(report) == {"audit.no-event", "audit.promotion"}
+    assert "the log knows no start of it" in whys(report)
+
+
+def test_a_start_in_the_log_that_is_not_told_of(begun, judge, tmp_path):
+    begun.write(tmp_path / "p.zip", rollouts=[])
+    report = judge(tmp_path / "p.zip")
+    assert {(f.code, f.file) for f in report.findings} == {("audit.promotion", "rollouts.json")}
+
+
+def test_a_start_of_another_release_by_the_log(begun, judge, tmp_path):
+    rollout = begun.rollout()
+    begun.write(tmp_path / "p.zip", rollout, [begun.event(rollout, release="sha256:" + SHA)])
+    assert "began another release" in whys(judge(tmp_path / "p.zip"))
+
+
+def test_once_starts_are_signed_one_that_is_not_is_refused(begun, judge, tmp_path):
+    """Before the first signed one they are older than signed starts; after it nothing excuses them."""
+    later = msgspec.structs.replace(begun.bare, id="RO-0002")
+    plain = begun.story.event(
+        "rollout.started", "rollout/RO-0002", {"release": later.release, "change": "CHG-0001"}
+    )
+    first = begun.rollout()
+    signed, both = begun.event(first), [first, later]
+    begun.write(tmp_path / "old.zip", rollouts=both, events=[plain, signed])
+    assert judge(tmp_path / "old.zip").findings == ()
+    begun.write(tmp_path / "new.zip", rollouts=both, events=[signed, plain])
+    assert whys(judge(tmp_path / "new.zip")) == (
+        "rollout RO-0002: nothing signed says that policy allowed its start"
+    )
+
+
+APPROVED_OTHERWISE = {
+    "voided": {"void": "new evidence"},
+    "of another change": {"change": "CHG-0009"},
+    "ended by then": {"expires": None},
+    "a rejection": {"decision": Decision.REJECT},
+}
+
+
+@pytest.mark.parametrize("told", APPROVED_OTHERWISE.values(), ids=APPROVED_OTHERWISE)
+def test_a_permission_on_an_approval_that_does_not_count(begun, judge, story, tmp_path, told):
+    told = {**told, "expires": story.at} if "expires" in told else told
+    approval = msgspec.structs.replace(story.approval, **told)
+    begun.write(tmp_path / "p.zip", approvals=[approval])
+    assert ("audit.promotion", FILE) in {
+        (f.code, f.file) for f in judge(tmp_path / "p.zip").findings
+    }
+
+
+def test_a_permission_on_an_approval_by_the_author(begun, judge, story, tmp_path):
+    own = story.approve("01HAPPROVAL", person="p-author")
+    begun.write(tmp_path / "p.zip", begun.rollout(begun.said([own])), approvals=[own])
+    report = judge(tmp_path / "p.zip")
+    assert "approvals/01HAPPROVAL.dsse.json, which does not hold" in whys(report)
+    assert "rests on 0 approvals that hold, needed were 1" in whys(report)
+
+
+def test_one_approval_where_two_are_needed(begun, judge, story, tmp_path):
+    change = msgspec.structs.replace(story.change, approvals_needed=2)
+    begun.write(tmp_path / "p.zip", changes=[change])
+    assert "rests on 1 approvals that hold, needed were 2" in whys(judge(tmp_path / "p.zip"))
+
+
+def test_a_level_without_the_provenance_that_proves_it(begun, judge, tmp_path):
+    """A provenance that does not hold proves nothing, so that there is no SLSA level 1."""
+    folder = tmp_path / "r"
+    shutil.copytree(begun.story.made.folder, folder)
+    (folder / "evidence/provenance.dsse.json").write_bytes(b"{}")
+    begun.write(tmp_path / "p.zip", release_folders=[folder])
+    assert "it claims SLSA_BUILD_LEVEL_1" in whys(judge(tmp_path / "p.zip"))
+
+
+def test_a_model_from_elsewhere_has_no_level_of_ours(begun, judge, tmp_path):
+    said = begun.said(trained_here=False)
+    assert said["predicate"]["verifiedLevels"] == ["SLSA_BUILD_LEVEL_UNEVALUATED"]
+    begun.write(tmp_path / "p.zip", begun.rollout(said))
+    assert judge(tmp_path / "p.zip").findings == ()
+
+
+def test_a_permission_of_no_rollout(pack, judge, tmp_path):
+    write_container(tmp_path / "p.zip", {**members(pack), FILE: b"{}"})
+    assert ("audit.added", FILE) in {(f.code, f.file) for f in judge(tmp_path / "p.zip").findings}
+
+
+def test_no_byte_of_a_permission_is_free(begun, judge, tmp_path):
+    begun.write(tmp_path / "whole.zip")
+    size = len(members(tmp_path / "whole.zip")[FILE])
+    places = sorted({0, size - 1, *range(7, size, 37)})
+    assert flipped(tmp_path / "whole.zip", judge, tmp_path, FILE, places) == []

@@ -11,6 +11,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from falaj.audit import told
 from falaj.base import bundle, dsse
 from falaj.facts import attestations
 from falaj.facts.releases import Trust, TrustedKey
@@ -117,6 +118,9 @@ def test_a_bundle_that_the_oracle_signed_counts_as_a_further_signature(signed, k
 
 def test_the_words_of_base_and_facts_agree():
     assert bundle.GATE == attestations.GATE
+    assert bundle.TEST_RESULT == attestations.TEST_RESULT
+    assert told.PROMOTION == attestations.DECISION
+    assert told.APPROVAL == attestations.APPROVAL
     assert bundle.PROVENANCE == attestations.PROVENANCE
     assert bundle.PREDICATE == attestations.MODEL_SIGNING
     assert bundle.STATEMENT_TYPE == attestations.STATEMENT_TYPE

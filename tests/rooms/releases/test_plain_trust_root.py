@@ -152,6 +152,7 @@ def test_what_the_verifier_judges_are_fields_of_the_facts():
     for plain, fact in (
         (told.Approved, changes.Approval), (told.Changed, changes.Change),
         (told.Decided, rollouts.RolloutDecision), (told.Moved, rollouts.LiveMove),
+        (told.Started, rollouts.Rollout),
     ):  # fmt: skip
         assert set(plain._fields) <= set(fact.__struct_fields__), plain.__name__
     for plain, fact in (

@@ -199,6 +199,8 @@ def test_evidence_files_are_named_after_what_they_say(make_release):
         "evidence/gate-quality.dsse.json",
         "evidence/gate-security.dsse.json",
         "evidence/provenance.dsse.json",
+        "evidence/test-result-quality.dsse.json",
+        "evidence/test-result-security.dsse.json",
     }
 
 

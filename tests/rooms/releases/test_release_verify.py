@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -19,6 +20,7 @@ from falaj.base.errors import Exit, Unverified
 from falaj.facts.attestations import GATE, statement
 from falaj.facts.checks import GateReport, Verdict, Waiver
 from falaj.facts.releases import Trust
+from falaj.releases.evidence import gate_statements, result_statements
 from falaj.releases.sign import sign_release
 from falaj.releases.verify import load_verified, look_again, verify_release
 
@@ -528,3 +530,107 @@ def test_the_verifier_needs_neither_runtime_nor_numpy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# --- the same for outsiders ----------------------------------------------------------------------
+
+OUTSIDERS = {  # verdict, required -> result, where its name stands
+    "passed": (Verdict.PASS, True, "PASSED", "passedTests"),
+    "passed, though nobody asked": (Verdict.PASS, False, "PASSED", "passedTests"),
+    "failed": (Verdict.FAIL, True, "FAILED", "failedTests"),
+    "no answer is no pass": (Verdict.INCONCLUSIVE, True, "FAILED", "failedTests"),
+    "an error is no pass": (Verdict.ERROR, True, "FAILED", "failedTests"),
+    "skipped is no pass": (Verdict.SKIPPED, True, "FAILED", "failedTests"),
+    "failed, only told": (Verdict.FAIL, False, "WARNED", "warnedTests"),
+    "no answer, only told": (Verdict.INCONCLUSIVE, False, "WARNED", "warnedTests"),
+}
+
+
+def both(made, verdict, required=True):
+    """What is said of one gate, to us and to outsiders."""
+    asked = ("quality",) if required else ()
+    report = msgspec.structs.replace(gate_report(made, result(verdict)), required=asked)
+    gates = [g for g in gate_statements(report, name="m") if g["predicate"]["gate"] == "quality"]
+    return gates[0], result_statements(gates)[0]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "required", "word", "list_"), OUTSIDERS.values(), ids=OUTSIDERS
+)
+def test_what_outsiders_read_of_a_gate(made, verdict, required, word, list_):
+    gate, said = both(made, verdict, required)
+    assert said["predicateType"] == "https://in-toto.io/attestation/test-result/v0.1"
+    assert said["subject"] == gate["subject"]
+    lists = {"passedTests": [], "warnedTests": [], "failedTests": [], list_: ["quality.one"]}
+    tested = [{"name": "gate/quality", "digest": {"sha256": "7" * 64}}]
+    assert said["predicate"] == {"result": word, "configuration": tested, **lists}
+
+
+def test_a_required_gate_without_results_has_failed_for_outsiders(made):
+    gates = gate_statements(gate_report(made), name="m")
+    assert result_statements(gates)[0]["predicate"]["result"] == "FAILED"
+
+
+def test_a_test_result_is_the_same_each_time(make_release):
+    """Statement for statement: only signatures have a dice."""
+
+    def payloads(folder):
+        return [
+            json.loads(path.read_bytes())["payload"]
+            for path in sorted((folder / "evidence").glob("test-result-*"))
+        ]
+
+    one, two = payloads(make_release().folder), payloads(make_release().folder)
+    assert len(one) == 2
+    assert one == two
+
+
+def sold(make_release, key_ring, said, signer="gater"):
+    return make_release(more=[dsse.seal(said, key_ring.signer(signer))])
+
+
+PRETENDED = {
+    "a better result": {"result": "WARNED"},
+    "a check that nobody made": {"passedTests": ["quality.one", "bias.one"]},
+    "a check left out": {"passedTests": []},
+    "other rules": {"configuration": [{"name": "gate/quality", "digest": {"sha256": "6" * 64}}]},
+    "another gate": {"configuration": [{"name": "gate/bias", "digest": {"sha256": "7" * 64}}]},
+    "one word more": {"url": "https://example.org"},
+}
+
+
+@pytest.mark.parametrize("fields", PRETENDED.values(), ids=PRETENDED)
+def test_a_test_result_that_its_gate_does_not_have(made, make_release, judge, key_ring, fields):
+    _, said = both(made, Verdict.PASS)
+    said["predicate"] = {**said["predicate"], **fields}
+    other = sold(make_release, key_ring, said)
+    found = judge(other.folder, release_id=other.id).findings
+    assert {f.code for f in found} == {"releases.evidence-invalid"}
+    assert all(f.file.startswith("evidence/test-result-") for f in found)
+    assert "no gate beside it has this result" in found[0].message
+
+
+@pytest.mark.parametrize("signer", ["buildr", "releaser", "outsider"])
+def test_a_test_result_by_who_judges_nothing(made, make_release, judge, key_ring, signer):
+    other = sold(make_release, key_ring, both(made, Verdict.PASS)[1], signer)
+    found = judge(other.folder, release_id=other.id).findings
+    assert {(f.code, f.file) for f in found} == {
+        ("releases.evidence-invalid", "evidence/test-result-quality-2.dsse.json")
+    }
+
+
+def test_a_test_result_about_another_model(made, make_release, judge, key_ring):
+    _, said = both(made, Verdict.PASS)
+    said["subject"][0]["digest"]["sha256"] = "3" * 64
+    other = sold(make_release, key_ring, said)
+    found = judge(other.folder, release_id=other.id).findings
+    assert "speaks about another model" in found[0].message
+
+
+def test_a_test_result_alone_is_no_verdict(made, make_release, judge, key_ring):
+    """For outsiders only: a gate is held by its own statement."""
+    _, said = both(made, Verdict.PASS)
+    said["predicate"]["configuration"][0]["name"] = "gate/bias"
+    other = sold(make_release, key_ring, said)
+    verified = judge(other.folder, release_id=other.id, requires=("bias",))
+    assert ("releases.evidence-missing", "evidence/gate-bias.dsse.json") in codes(verified)
