@@ -89,3 +89,12 @@ class Scopes(Protocol):
 
     def erase(self, scope: str) -> tuple[ScopeKey, ...]:
         """For ever. Returns the versions that were erased."""
+
+    def writing(self, scope: str) -> tuple[int, bytes]:
+        """The version that seals now, and the public half (X25519) of a key derived from it.
+
+        For processes that write and never read: it opens nothing.
+        """
+
+    def reading(self, scope: str, version: int) -> bytes:
+        """The private half. Raises ValueError: erased, or never was."""

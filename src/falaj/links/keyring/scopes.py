@@ -21,6 +21,7 @@ from typing import BinaryIO, Final, NamedTuple
 from falaj.base import canonical, fenc
 from falaj.base.errors import NotAllowed
 from falaj.base.fenc import Read, Unsealable
+from falaj.base.fenclog import public_of
 from falaj.ports.kms import Kms, ScopeKey, ScopeStore, Wrapped
 
 __all__ = ["MEMORY", "ScopeCells", "ScopeKeys", "ScopeSealing"]
@@ -120,6 +121,13 @@ class ScopeKeys:
             for name in [name for name in self._held if name[0] == scope]:
                 del self._held[name]
         return tuple(gone)
+
+    def writing(self, scope: str) -> tuple[int, bytes]:
+        version, key = self.current(scope)
+        return version, public_of(derived(key, b"log"))
+
+    def reading(self, scope: str, version: int) -> bytes:
+        return derived(self.key(scope, version), b"log")
 
     def listed(self) -> list[ScopeKey]:
         return self._store.all()
