@@ -20,7 +20,6 @@ from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
 from falaj.facts.access import Permit
 from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState
-from falaj.facts.data import Classification
 from falaj.facts.models import AliasMove
 from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.releases import Release
@@ -258,13 +257,11 @@ def log_key(ground: Ground, environment: str) -> LogKey | None:
     scope = f"inference/{environment}/{ground.now():%Y-%m}"
     version, public = ground.scopes.writing(scope)
     table = ground.project.environments[environment]
-    order = list(Classification)
-    found = [order.index(dataset.classification) for dataset in ground.project.datasets]
     return LogKey(
         scope=scope,
         version=version,
         public=base64.b64encode(public).decode(),
-        classification=str(order[max(found)]) if found else "",
+        classification=str(ground.project.classification),
         residency=table.region or ground.project.project.region,
     )
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from falaj.ports.sealing import Sealing
+
 __all__ = ["Kms", "ScopeKey", "ScopeStore", "Scopes", "Wrapped"]
 
 
@@ -89,6 +91,9 @@ class Scopes(Protocol):
 
     def erase(self, scope: str) -> tuple[ScopeKey, ...]:
         """For ever. Returns the versions that were erased."""
+
+    def sealing(self, scope: str, classification: str) -> Sealing:
+        """Seals under this scope; opens what any scope of the workspace sealed."""
 
     def writing(self, scope: str) -> tuple[int, bytes]:
         """The version that seals now, and the public half (X25519) of a key derived from it.

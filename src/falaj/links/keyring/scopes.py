@@ -122,6 +122,9 @@ class ScopeKeys:
                 del self._held[name]
         return tuple(gone)
 
+    def sealing(self, scope: str, classification: str) -> ScopeSealing:
+        return ScopeSealing(self, lambda: scope, classification)
+
     def writing(self, scope: str) -> tuple[int, bytes]:
         version, key = self.current(scope)
         return version, public_of(derived(key, b"log"))
