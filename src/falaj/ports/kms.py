@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
-from falaj.ports.sealing import Sealing
+from falaj.ports.sealing import Cells, Sealing
 
 __all__ = ["Kms", "ScopeKey", "ScopeStore", "Scopes", "Wrapped"]
 
@@ -94,6 +94,9 @@ class Scopes(Protocol):
 
     def sealing(self, scope: str, classification: str) -> Sealing:
         """Seals under this scope; opens what any scope of the workspace sealed."""
+
+    def cells(self, scope: str) -> Cells:
+        """For columns of the database, all under this scope."""
 
     def writing(self, scope: str) -> tuple[int, bytes]:
         """The version that seals now, and the public half (X25519) of a key derived from it.
