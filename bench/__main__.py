@@ -12,6 +12,7 @@ NAMES = {
     "releases": "sign, verify, seal 1 GB, against hashing alone, a plain copy and model_signing",
     "startup": "CPU of --help, status and import, against MLflow and ZenML",
     "journey": "wall and CPU of each stage of the demo",
+    "steps": "what the engine costs a step, cold and cached, without a process around it",
     "stats": "false rollbacks and detection against other rules; drift against Evidently; gates",
 }
 

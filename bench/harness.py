@@ -60,6 +60,11 @@ class Row:
     holds: bool | None = None
 
 
+def value(metric: str, unit: str, ours_: float, target: float) -> Row:
+    """Ours alone, with the most that it may be."""
+    return Row(metric=metric, unit=unit, ours=ours_, target=target, holds=ours_ <= target)
+
+
 def compared(
     metric: str, ours: float, peer: float, peer_name: str, *, unit: str, target: float | None = None
 ) -> Row:

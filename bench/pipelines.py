@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -11,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from bench.harness import HERE, Cost, Row, compared, heard, median, ours, say, version, write
+from bench.harness import Cost, Row, compared, heard, median, ours, say, value, version, write
 from bench.pipelines_cases import CASES, outcome
 from bench.pipelines_tools import OURS, PEERS, PLAIN, Chain, Tool, counting, for_frames, frames
 
@@ -131,20 +130,12 @@ def main(*, quick: bool) -> int:
             for steps in (3, 20)
         }
         wide = bench.costs([PLAIN, *map(for_frames, tools)], "frames", frames(), 1_000_000, rounds)
-        engine = json.loads(
-            subprocess.run(
-                [ours() / "python", HERE / "pipelines_engine.py", "2" if quick else "5"],
-                capture_output=True,
-                text=True,
-                check=True,
-            ).stdout
-        )
         told = {tool.name: (*bench.lines(tool), bench.at_once(tool)) for tool in tools}
         with ThreadPoolExecutor(3) as pool:  # right or wrong, not fast or slow
             changes = dict(
                 zip([tool.name for tool in tools], pool.map(bench.changes, tools), strict=True)
             )
-    rows = [*engine_rows(engine), *cost_rows(small, wide), *change_rows(changes, told)]
+    rows = [*cost_rows(small, wide), *change_rows(changes, told)]
     notes = "\n".join(
         (
             NOTES.strip(),
@@ -162,24 +153,6 @@ def main(*, quick: bool) -> int:
     versions = {tool.package: version(tool.bin / "python", tool.package) for tool in tools}
     versions["polars"] = version(ours() / "python", "polars")
     return write("pipelines", rows, versions=versions, load=load, notes=notes)
-
-
-def value(metric: str, unit: str, ours_: float, target: float) -> Row:
-    return Row(metric=metric, unit=unit, ours=ours_, target=target, holds=ours_ <= target)
-
-
-def engine_rows(engine: Mapping[str, Mapping[str, float]]) -> list[Row]:
-    unit = "ms CPU"
-    return [
-        value("a step of 1000, cold, one function", unit, engine["called"]["cold"], 1.0),
-        value("a step of 1000, cached, one function", unit, engine["called"]["cached"], 0.2),
-        Row(metric="a step of 1000, cold, all different", unit=unit, ours=engine["apart"]["cold"]),
-        Row(
-            metric="a step of 1000, cached, all different",
-            unit=unit,
-            ours=engine["apart"]["cached"],
-        ),
-    ]
 
 
 def cost_rows(

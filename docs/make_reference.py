@@ -228,6 +228,7 @@ HAPPENINGS = {
     "scope.rewrapped": ("key", "scope keys were wrapped by a new key", "its id, how many"),
     "scope.erased": ("key", "the key of a scope was erased", "versions, both times, reason"),
     "evidence.exported": ("model", "an evidence pack was written", "releases"),
+    "evidence.opened": ("evidence", "a sealed evidence pack was opened", "scope"),
     "log.witness-refused": ("witness", "a witness refused a checkpoint of this log", "code"),
     "log.witness-confirmed": ("witness", "a witness that refused holds the log again", "size"),
     "log.fork-seen": ("log", "another log that is witnessed here signed what it did not continue", "size, root, why"),

@@ -352,6 +352,8 @@ class Works:
         store = SqlStore.open(state / "store.db")
         keys = KeyRing(state / "keys", private=private_keys(project, root))
         blobs, scopes = artifacts(project, state, store.scopes)
+        if scopes is not None:
+            store.seal_remarks(scopes.cells("remarks"))
         ground = Ground(
             root=root,
             state=state,

@@ -76,7 +76,9 @@ def artifacts(
     kms = LocalKms(keks, country=country)
     keys = ScopeKeys(table, kms, residency=countries(project), now=time.now)
     # A month at a time: what is too old to be kept is erased by erasing its key.
-    sealing = ScopeSealing(keys, lambda: f"artifacts/{time.now():%Y-%m}", classification(project))
+    sealing = ScopeSealing(
+        keys, lambda: f"artifacts/{time.now():%Y-%m}", str(project.classification)
+    )
     return FileBlobs(folder, sealing), keys
 
 
@@ -89,12 +91,3 @@ def countries(project: Project) -> tuple[str, ...]:
         if dataset.countries
     ]
     return tuple(sorted(set.intersection(*allowed))) if allowed else (region,)
-
-
-def classification(project: Project) -> str:
-    """The strictest class of its datasets."""
-    from falaj.facts.data import Classification
-
-    order = list(Classification)
-    found = [order.index(dataset.classification) for dataset in project.datasets]
-    return str(order[max(found)] if found else Classification.INTERNAL)

@@ -14,6 +14,7 @@ import pytest
 from falaj.base import fenc
 from falaj.base.errors import NotAllowed
 from falaj.base.fenc import Unsealable
+from falaj.base.fenclog import public_of
 from falaj.links.files.blobs import FileBlobs
 from falaj.links.keyring.kek import LocalKms
 from falaj.links.keyring.scopes import ScopeCells, ScopeKeys, ScopeSealing
@@ -360,3 +361,35 @@ def test_cells_of_an_erased_scope_are_gone(bench):
     for anew in (cells, ScopeCells(bench.keys(), "people")):
         with pytest.raises(Unsealable, match="erased"):
             anew.opened(sealed, **place)
+
+
+# --- keys of those who write only ---------------------------------------------------------------
+
+
+def test_who_writes_gets_the_half_that_opens_nothing(bench):
+    version, public = bench.keys().writing("inference/production/2026-03")
+    private = bench.keys().reading("inference/production/2026-03", version)
+    assert public_of(private) == public
+    assert private not in {public, bench.keys().current("inference/production/2026-03")[1]}
+    assert bench.keys().writing("inference/production/2026-03") == (version, public)
+    assert bench.keys().writing("inference/staging/2026-03")[1] != public
+    bench.keys().rewrap()
+    assert bench.keys().reading("inference/production/2026-03", version) == private
+
+
+@pytest.mark.parametrize("version", [0, 2, 99])
+def test_a_half_that_never_was_is_not_read(bench, version):
+    bench.keys().writing("inference/production/2026-03")
+    with pytest.raises(Unsealable, match="no key"):
+        bench.keys().reading("inference/production/2026-03", version)
+
+
+def test_after_an_erasure_others_write_under_a_new_half(bench):
+    keys = bench.keys()
+    version, public = keys.writing("inference/production/2026-03")
+    keys.erase("inference/production/2026-03")
+    with pytest.raises(Unsealable, match="was erased"):
+        keys.reading("inference/production/2026-03", version)
+    again, other = keys.writing("inference/production/2026-03")
+    assert again == version + 1
+    assert other != public

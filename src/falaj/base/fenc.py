@@ -18,7 +18,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import Any, BinaryIO, Final, Protocol
 
-__all__ = ["MAGIC", "Read", "Unsealable", "labels_of", "opened", "seal"]
+__all__ = ["MAGIC", "KeyErased", "Read", "Unsealable", "labels_of", "opened", "seal"]
 
 MAGIC: Final = b"FENC\0\x01\r\n"
 SEG: Final = 1 << 20
@@ -33,6 +33,10 @@ class Read(Protocol):
 
 class Unsealable(ValueError):
     """Altered, cut, of another object, or sealed under another key. Says which, never the content."""
+
+
+class KeyErased(Unsealable):
+    """Nobody can read it any more, as somebody has asked."""
 
 
 def seal(source: Read, to: BinaryIO, scope_key: bytes, labels: Mapping[str, str]) -> None:

@@ -1016,6 +1016,13 @@ class Project(Fact, frozen=True, kw_only=True):
     audit: AuditTable = AuditTable()
 
     @property
+    def classification(self) -> Classification:
+        """The strictest class of its datasets."""
+        order = list(Classification)
+        found = [order.index(dataset.classification) for dataset in self.datasets]
+        return order[max(found)] if found else Classification.INTERNAL
+
+    @property
     def seals(self) -> bool:
         """Whether artifacts are sealed at rest: what was made of personal data is personal."""
         wanted = self.encryption.at_rest

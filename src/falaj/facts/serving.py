@@ -13,6 +13,7 @@ __all__ = [
     "Boot",
     "Counts",
     "Desired",
+    "LogKey",
     "ModelPlan",
     "Observed",
     "ObservedServer",
@@ -64,8 +65,24 @@ class ModelPlan(Fact, frozen=True, kw_only=True):
     latency_margin_us: int = 0
 
 
+class LogKey(Fact, frozen=True, kw_only=True):
+    """What servers seal their inference log under. public: base64 of 32 bytes, X25519.
+
+    It opens nothing: who holds the key of `scope` reads what was sealed under this half of it.
+    """
+
+    scope: str
+    version: int
+    public: str
+    classification: str = ""
+    residency: str = ""
+
+
 class TrafficPlan(Fact, frozen=True, kw_only=True):
-    """plan.json inside its DSSE envelope (role `plan`). seq only grows; no floats."""
+    """plan.json inside its DSSE envelope (role `plan`). seq only grows; no floats.
+
+    log_key: the inference log is sealed under it; without one it is written in the clear.
+    """
 
     v: int = 1
     seq: int
@@ -73,6 +90,7 @@ class TrafficPlan(Fact, frozen=True, kw_only=True):
     zone: str
     issued: Instant
     models: dict[str, ModelPlan]
+    log_key: LogKey | None = None
 
 
 class Desired(Fact, frozen=True, kw_only=True):

@@ -37,7 +37,7 @@ from falaj.facts.rollouts import (
     Stratum,
 )
 from falaj.facts.runs import Run
-from falaj.facts.serving import Desired, ModelPlan, Observed, TrafficPlan
+from falaj.facts.serving import Desired, LogKey, ModelPlan, Observed, TrafficPlan
 from falaj.facts.wire import plain
 from falaj.ports.ground import Ground
 from falaj.ports.store import Kept, Lease, Unit
@@ -268,10 +268,41 @@ def reconcile(ground: Ground, owner: str, labels: Labels) -> list[str]:
         if lease is None:
             continue
         if ground.store.find(LiveMove, limit=1, environment=deployment.id):
-            target_of(ground, deployment.id).apply(desired(ground, deployment))
+            current = with_log_key(ground, deployment, lease)
+            target_of(ground, deployment.id).apply(desired(ground, current))
         else:
             target_of(ground, deployment.id).stop(deployment.id)  # its first release was aborted
     return done
+
+
+def log_key(ground: Ground, environment: str) -> LogKey | None:
+    """What servers of this environment seal their log under now: a key a month.
+
+    One log of an environment holds all its models, so it is what is erased at once.
+    """
+    if ground.scopes is None:
+        return None
+    scope = f"inference/{environment}/{ground.now():%Y-%m}"
+    version, public = ground.scopes.writing(scope)
+    table = ground.project.environments[environment]
+    return LogKey(
+        scope=scope,
+        version=version,
+        public=base64.b64encode(public).decode(),
+        classification=str(ground.project.classification),
+        residency=table.region or ground.project.project.region,
+    )
+
+
+def with_log_key(ground: Ground, deployment: Deployment, lease: Lease) -> Deployment:
+    """The same models under a new plan when the month is over or the key was erased."""
+    sealing = log_key(ground, deployment.id)
+    if deployment.plan.log_key == sealing:
+        return deployment
+    with ground.store.begin() as unit:
+        unit.hold(lease)
+        kept = unit.get(Deployment, deployment.id)
+        return issue(ground, unit, deployment.id, kept, kept.fact.plan.models, sealing, lease)
 
 
 def unfinished(ground: Ground) -> list[Rollout]:
@@ -315,6 +346,7 @@ def confirmed(observed: Observed, seq: int) -> rules.Confirmed:
 def planned(ground: Ground, rollout: Rollout, lease: Lease) -> Deployment:
     """The environment's deployment, with a new signed plan when this model's part changes."""
     wanted = rules.model_plan(rollout, folders(rollout))
+    sealing = log_key(ground, rollout.environment)  # before the transaction: it may make the key
     with ground.store.begin() as unit:
         unit.hold(lease)
         try:
@@ -322,21 +354,25 @@ def planned(ground: Ground, rollout: Rollout, lease: Lease) -> Deployment:
         except NotFound:
             kept = None
         models = dict(kept.fact.plan.models) if kept else {}
-        if kept is not None and models.get(rollout.model) == wanted:
+        same_key = kept is not None and kept.fact.plan.log_key == sealing
+        if kept is not None and same_key and models.get(rollout.model) == wanted:
             return kept.fact
-        return issue(ground, unit, rollout, kept, {**models, rollout.model: wanted}, lease)
+        models[rollout.model] = wanted
+        return issue(ground, unit, rollout.environment, kept, models, sealing, lease)
 
 
 def issue(
     ground: Ground,
     unit: Unit,
-    rollout: Rollout,
+    environment: str,
     kept: Kept[Deployment] | None,
     models: dict[str, ModelPlan],
+    sealing: LogKey | None,
     lease: Lease,
 ) -> Deployment:
     """The next plan of the environment."""
-    fresh = signed_plan(ground, rollout.environment, (kept.fact.seq if kept else 0) + 1, models)
+    seq = (kept.fact.seq if kept else 0) + 1
+    fresh = signed_plan(ground, environment, seq, models, sealing)
     if kept is None:
         unit.add(fresh)
     else:
@@ -345,7 +381,7 @@ def issue(
         ground.event(
             "plan.issued",
             f"worker:{lease.owner}",
-            f"environment/{rollout.environment}",
+            f"environment/{environment}",
             {"seq": fresh.seq, "digest": digests.of_bytes(fresh.envelope.encode())},
         )
     )
@@ -357,11 +393,15 @@ def withdraw(ground: Ground, unit: Unit, rollout: Rollout, lease: Lease) -> None
     kept = unit.get(Deployment, rollout.environment)
     models = {name: m for name, m in kept.fact.plan.models.items() if name != rollout.model}
     if models:
-        issue(ground, unit, rollout, kept, models, lease)
+        issue(ground, unit, rollout.environment, kept, models, kept.fact.plan.log_key, lease)
 
 
 def signed_plan(
-    ground: Ground, environment: str, seq: int, models: dict[str, ModelPlan]
+    ground: Ground,
+    environment: str,
+    seq: int,
+    models: dict[str, ModelPlan],
+    sealing: LogKey | None,
 ) -> Deployment:
     table = ground.project.environments[environment]
     plan = TrafficPlan(
@@ -370,6 +410,7 @@ def signed_plan(
         zone=table.region or ground.project.project.region,
         issued=ground.now(),
         models=models,
+        log_key=sealing,
     )
     ground.keys.create(PLAN_SIGNER, ("plan",))
     envelope = dsse.seal(plain(plan), ground.keys.signer(PLAN_SIGNER), kind=PLAN_TYPE)

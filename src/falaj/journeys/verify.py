@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -10,8 +11,8 @@ from typing import Any, Final, NamedTuple
 from falaj.audit import pack
 from falaj.audit.service import Log
 from falaj.audit.verify import verify_pack
-from falaj.base import time, tlog
-from falaj.base.errors import FalajError, NotFound
+from falaj.base import digests, fenc, time, tlog
+from falaj.base.errors import FalajError, NotFound, Unverified
 from falaj.evaluation import security
 from falaj.facts.access import Permit
 from falaj.facts.changes import Approval, Change
@@ -25,12 +26,14 @@ from falaj.facts.trust import BadTrust, is_stale, open_trust
 from falaj.ports.blobs import BlobMissing
 from falaj.ports.ground import Ground
 from falaj.ports.log import Asked
+from falaj.ports.sealing import Sealing
 from falaj.releases import verify
 
-__all__ = ["Look", "export", "look", "trusted"]
+__all__ = ["Look", "export", "export_sealed", "look", "open_sealed", "trusted"]
 
 MODEL: Final = "model/"
 LOG_SIGNER: Final = "log-signer"
+PACKS: Final = "packs"  # the scope of packs that are kept
 EVERYTHING: Final = 1_000_000
 
 
@@ -92,6 +95,54 @@ def export(ground: Ground, permit: Permit, model: str) -> bytes:
             tests=tests_of(ground, releases),
         )
         return path.read_bytes()
+
+
+def export_sealed(ground: Ground, permit: Permit, model: str) -> bytes:
+    """The pack as it is kept: sealed under the workspace's scope of packs."""
+    sealing = sealing_of(ground)
+    data = export(ground, permit, model)
+    target = io.BytesIO()
+    sealing.seal(io.BytesIO(data), target, digests.of_bytes(data))
+    return target.getvalue()
+
+
+def open_sealed(ground: Ground, permit: Permit, data: bytes) -> bytes:
+    """The zip file that was sealed. Raises Unverified: altered, of another workspace, key erased."""
+    sealing = sealing_of(ground)
+    source = io.BytesIO(data)
+    try:
+        scope = fenc.labels_of(source).get("scope", "")
+        if scope != PACKS:
+            raise ValueError(f"it is of scope {scope[:60]!r}, and is no pack")
+        source.seek(0)
+        digest = sealing.object(source)
+        source.seek(0)
+        found = b"".join(sealing.opened(source, digest))
+        if digests.of_bytes(found) != digest:
+            raise ValueError("it holds something else than it says")
+    except ValueError as error:
+        raise Unverified(
+            "audit.sealed-pack",
+            f"the sealed evidence pack does not open: {error}",
+            why="a pack is opened whole as it was sealed, by the workspace that sealed it",
+            fix="take another copy, or export the evidence again: falaj evidence export",
+        ) from None
+    with ground.store.begin() as unit:
+        unit.append(
+            ground.event("evidence.opened", permit.person, f"evidence/{digest}", {"scope": scope})
+        )
+    return found
+
+
+def sealing_of(ground: Ground) -> Sealing:
+    if ground.scopes is None:
+        raise FalajError(
+            "audit.cannot-seal",
+            "this workspace has no keys to seal a pack under, or to open one",
+            why="falaj.toml seals nothing",
+            fix='write `at_rest = "all"` or "personal" below [encryption]',
+        )
+    return ground.scopes.sealing(PACKS, str(ground.project.classification))
 
 
 def tests_of(ground: Ground, releases: Sequence[Release]) -> list[tuple[TestReport, bytes]]:
@@ -182,6 +233,14 @@ def of_formats(folder: Path, manifest: Manifest) -> tuple[dict[str, str], ...]:
 
 
 def at_pack(path: Path, root: Trust) -> Look:
+    with path.open("rb") as source:
+        if source.read(len(fenc.MAGIC)) == fenc.MAGIC:
+            raise Unverified(
+                "audit.still-sealed",
+                f"{path} is sealed",
+                why="only the workspace that sealed it can read it; a seal proves nothing to others",
+                fix=f"in that workspace: falaj evidence open {path}",
+            )
     found = verify_pack(path, root, now=time.now())
     return Look(found.facts() if found.holds else (), tuple(plain(f) for f in found.findings))
 

@@ -7,7 +7,7 @@ together with how far it was read.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,10 +28,14 @@ LABELS: Final = "labels"
 EDGES: Final = "edges.json"
 
 
+LogReader = Callable[[Path, Mapping[str, int]], Iterator[spool.Mark]]
+
+
 class Arrivals:
     """Joins answers and truth of one spool as they arrive; each pair is given once."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, read: LogReader, folder: Path) -> None:
+        self._log = read
         self._folder = folder
         self._join = Join()
         self.answers: dict[str, int] = {}
@@ -39,7 +43,7 @@ class Arrivals:
 
     def read(self, thresholds: Mapping[str, float]) -> list[Labelled]:
         self._join.thresholds = thresholds
-        log = follow(spool.log(self._folder, self.answers), self.answers)
+        log = follow(self._log(self._folder, self.answers), self.answers)
         found = self._join.answers(log)
         return found + self._join.truths(
             follow(spool.labels(self._folder, self.truths), self.truths)
@@ -61,6 +65,25 @@ class Watch:
         self._arrivals: dict[str, Arrivals] = {}
         self._limits: dict[str, float] = {}  # release -> threshold of its labels; never changes
         self._judged: dict[str, list[Labelled]] = defaultdict(list)  # rollout -> pairs
+        self._refused: dict[str, str] = {}  # segment of a log -> why it does not open
+        self._told: set[tuple[str, str]] = set()
+
+    def _log(self, folder: Path, since: Mapping[str, int]) -> Iterator[spool.Mark]:
+        scopes = self._ground.scopes
+
+        def key(said: Mapping[str, str]) -> bytes:
+            scope, version = said.get("scope", ""), said.get("scope_version", "")
+            if scopes is None or not version.isdecimal():
+                raise ValueError("its key is not here")
+            return scopes.reading(scope, int(version))
+
+        return spool.log(folder, since, key=key, refused=self._refused.__setitem__)
+
+    def _not_read(self) -> list[str]:
+        """Segments that do not open, each said once a worker."""
+        new = [one for one in self._refused.items() if one not in self._told]
+        self._told |= set(new)
+        return [f"segment {name} of the inference log is not read: {why}" for name, why in new]
 
     def strata(self, rollout: Rollout) -> list[Stratum]:
         """Labelled answers of a rollout by arrival: what its analysis counts as `labels`."""
@@ -74,7 +97,9 @@ class Watch:
         )
 
     def _arrive(self, environment: str) -> None:
-        arrivals = self._arrivals.setdefault(environment, Arrivals(self._spool(environment)))
+        arrivals = self._arrivals.setdefault(
+            environment, Arrivals(self._log, self._spool(environment))
+        )
         for pair in arrivals.read(self._thresholds()):
             if pair.rollout:
                 self._judged[pair.rollout].append(pair)
@@ -101,7 +126,7 @@ class Watch:
                     seen.add(move.model)
                     done += self._drift(move)
                     done += self._labels(move)
-        return done
+        return done + self._not_read()
 
     def _drift(self, move: LiveMove) -> list[str]:
         ground = self._ground
@@ -115,7 +140,7 @@ class Watch:
         offsets = dict(since)
         rows = [
             row
-            for row in follow(spool.log(self._spool(move.environment), since), offsets)
+            for row in follow(self._log(self._spool(move.environment), since), offsets)
             if row["model"] == move.model
         ]
         closed, alert = monitors.take(
@@ -145,7 +170,7 @@ class Watch:
         arrivals = self._arrivals.get(key)
         if arrivals is None or {**arrivals.answers, **arrivals.truths} != since:
             # A new worker: what was counted before is read again and left aside.
-            arrivals = self._arrivals[key] = Arrivals(self._spool(move.environment))
+            arrivals = self._arrivals[key] = Arrivals(self._log, self._spool(move.environment))
             known = counted(arrivals, since, self._thresholds())
         else:
             known = set()
@@ -172,7 +197,8 @@ def counted(
     folder = arrivals._folder  # noqa: SLF001 the same module
     join = Join()
     join.thresholds = thresholds
-    before = [m for m in spool.log(folder) if m.offset <= since.get(m.name, 0)]
+    log = arrivals._log(folder, {})  # noqa: SLF001 the same module
+    before = [m for m in log if m.offset <= since.get(m.name, 0)]
     truths = [m for m in spool.labels(folder) if m.offset <= since.get(m.name, 0)]
     pairs = join.answers(asdict(m.fact) for m in before) + join.truths(
         asdict(m.fact) for m in truths

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from falaj.ports.sealing import Cells, Sealing
+
 __all__ = ["Kms", "ScopeKey", "ScopeStore", "Scopes", "Wrapped"]
 
 
@@ -99,3 +101,18 @@ class Scopes(Protocol):
 
     def erase(self, scope: str) -> tuple[ScopeKey, ...]:
         """For ever. Returns the versions that were erased."""
+
+    def sealing(self, scope: str, classification: str) -> Sealing:
+        """Seals under this scope; opens what any scope of the workspace sealed."""
+
+    def cells(self, scope: str) -> Cells:
+        """For columns of the database, all under this scope."""
+
+    def writing(self, scope: str) -> tuple[int, bytes]:
+        """The version that seals now, and the public half (X25519) of a key derived from it.
+
+        For processes that write and never read: it opens nothing.
+        """
+
+    def reading(self, scope: str, version: int) -> bytes:
+        """The private half. Raises ValueError: erased, or never was."""

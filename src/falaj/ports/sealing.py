@@ -32,8 +32,11 @@ class Sealing(Protocol):
 class Cells(Protocol):
     """Sensitive columns of a database, sealed cell by cell."""
 
+    def ready(self) -> None:
+        """Make the key where there is none: inside a transaction it could not be written."""
+
     def seal(self, data: bytes, *, table: str, column: str, row: str) -> bytes:
         """Bound to its place: moved to another one it does not open."""
 
     def opened(self, data: bytes, *, table: str, column: str, row: str) -> bytes:
-        """Raises ValueError: altered, moved, or its key was erased."""
+        """Raises ValueError: altered or moved; KeyErased (base/fenc), one of them."""

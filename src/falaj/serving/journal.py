@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any, Final
 
 import msgspec
 
+from falaj.base.fenclog import LogWriter
 from falaj.base.files import write_atomic
-from falaj.facts.serving import Boot, Counts
+from falaj.facts.serving import Boot, Counts, LogKey
 from falaj.serving import spool
 from falaj.serving.spool import LogRow
 
@@ -99,7 +101,10 @@ class CountsFile:
 
 
 class LogFile:
-    """`log-<boot>-<n>.jsonl.part`, renamed at 8 MiB or a new plan. Full means dropped, counted."""
+    """`log-<boot>-<n>.jsonl.part`, renamed at 8 MiB or a new plan. Full means dropped, counted.
+
+    Under a plan with a key it is `.fenc.part`, sealed from its first byte, block by block.
+    """
 
     def __init__(
         self, folder: Path, boot: str, *, segment: int = LOG_SEGMENT, total: int = LOG_TOTAL
@@ -115,10 +120,21 @@ class LogFile:
         self.waiting: list[Callable[[], list[LogRow]]] = []
         self.waiting_rows = 0
         self.dropped: dict[str, int] = {}
+        self.key: LogKey | None = None
+        self.writer: LogWriter | None = None
+
+    @property
+    def name(self) -> str:
+        return f"log-{self.boot}-{self.number:06d}.{'fenc' if self.key else 'jsonl'}"
 
     @property
     def path(self) -> Path:
-        return self.folder / f"log-{self.boot}-{self.number:06d}.jsonl.part"
+        return self.folder / f"{self.name}.part"
+
+    def use(self, key: LogKey | None) -> None:
+        """From the next row on seal under this key; None: write in the clear."""
+        self.rotate()
+        self.key = key
 
     def add(self, rows: int, make: Callable[[], list[LogRow]]) -> None:
         """Remember how to make the rows of one request; they are made when there is time."""
@@ -148,11 +164,12 @@ class LogFile:
             self._drop("space", len(made) - 1)
             return bool(self.waiting)
         try:
+            data = self._sealed(data)
             append(self.path, data)
         except OSError:
             # A part of a line may be on disk: start a new file, so that it stays the last one.
             self._drop("disk", len(made) - 1)
-            self._next()
+            self._next(torn=True)
             return bool(self.waiting)
         self.size += len(data)
         self.written += len(data)
@@ -166,9 +183,29 @@ class LogFile:
         if self.size:
             self._next()
 
-    def _next(self) -> None:
+    def _sealed(self, data: bytes) -> bytes:
+        if self.key is None:
+            return data
+        if self.writer is not None:
+            return self.writer.frame(data)
+        labels = {
+            "object": self.name,
+            "scope": self.key.scope,
+            "scope_version": str(self.key.version),
+            "classification": self.key.classification,
+            "residency": self.key.residency,
+        }
+        self.writer = LogWriter(base64.b64decode(self.key.public), labels)
+        return self.writer.head + self.writer.frame(data)
+
+    def _next(self, *, torn: bool = False) -> None:
+        writer, self.writer = self.writer, None
         with contextlib.suppress(OSError):
-            self.path.replace(self.path.with_suffix(""))
+            if writer is not None and not torn:
+                append(self.path, writer.frame(b"", last=True))
+            # A sealed file that is torn keeps its `.part`: it lacks the frame that ends it.
+            if self.key is None or not torn:
+                self.path.replace(self.path.with_suffix(""))
         self.number += 1
         self.size = 0
 

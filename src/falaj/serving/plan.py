@@ -16,7 +16,7 @@ from falaj.base import canonical, dsse
 from falaj.base.digests import is_digest, of_bytes
 from falaj.base.errors import Conflict, FalajError, Unverified
 from falaj.facts.releases import Trust
-from falaj.facts.serving import ArmPlan, ModelPlan, TrafficPlan
+from falaj.facts.serving import ArmPlan, LogKey, ModelPlan, TrafficPlan
 from falaj.facts.trust import keys_for
 
 __all__ = ["MAX_PLAN", "PLAN", "ROLE", "Split", "check", "is_canary", "open_plan", "succeed"]
@@ -94,6 +94,22 @@ def check(plan: TrafficPlan) -> None:
         if MODEL.fullmatch(name) is None:
             raise _bad(f"{where}: a model's name is letters, digits, dot, dash, underscore")
         _check_model(where, model)
+    if plan.log_key is not None:
+        _check_log_key(plan.log_key)
+
+
+def _check_log_key(key: LogKey) -> None:
+    """A key that cannot seal is no plan: the log would lie in the clear."""
+    try:
+        whole = len(base64.b64decode(key.public, validate=True)) == 32
+    except (binascii.Error, ValueError):
+        whole = False
+    if not whole:
+        raise _bad("log_key.public: expected base64 of 32 bytes")
+    if not key.scope or WORD.fullmatch(key.scope) is None:
+        raise _bad(f"log_key.scope: got {key.scope[:40]!r}")
+    if key.version < 1:
+        raise _bad(f"log_key.version: got {key.version}, expected 1 or more")
 
 
 def _check_model(where: str, model: ModelPlan) -> None:

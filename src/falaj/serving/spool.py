@@ -3,16 +3,23 @@
 Files only grow, one JSON object a line. A last line without its end was torn by a crash and is
 not read. `log-*.jsonl.part` becomes `log-*.jsonl` when it is full; both have one name here, so a
 position outlives the rename. Positions are plain data: keep them and go on where you stopped.
+
+A log that was sealed (`.fenc`) is read frame by frame, each one verified. A file that does not open is
+left and named, and the others are read: who alters one file must not hide all of them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
+from falaj.base import fenclog
+from falaj.base.errors import Unverified
+from falaj.base.fenc import Unsealable
 from falaj.base.time import Instant
 from falaj.facts.serving import Boot, Counts
 
@@ -32,6 +39,7 @@ __all__ = [
 
 T = TypeVar("T")
 CHUNK: Final = 1 << 20
+SEALED: Final = ".fenc"
 
 
 class LogRow(msgspec.Struct, gc=False, kw_only=True):
@@ -96,9 +104,58 @@ def lines(path: Path, offset: int = 0) -> Iterator[tuple[int, bytes]]:
                 yield offset, line
 
 
-def log(spool: Path, positions: Mapping[str, int] | None = None) -> Iterator[Mark]:
-    """Rows of the inference log behind `positions` (segment name -> offset)."""
-    yield from _read(spool, "log-", LogRow, positions or {})
+def log(
+    spool: Path,
+    positions: Mapping[str, int] | None = None,
+    *,
+    key: fenclog.Opener | None = None,
+    refused: Callable[[str, str], None] | None = None,
+) -> Iterator[Mark]:
+    """Rows of the inference log behind `positions` (segment name -> offset).
+
+    key: opens sealed segments. refused: hears the name of one that does not open, and why; the
+    others are read. Without `refused` the first such segment raises Unverified.
+    """
+    since = positions or {}
+    for name, path in sorted(_files(spool, "log-").items()):
+        if not name.endswith(SEALED):
+            yield from _facts(path, name, LogRow, since.get(name, 0))
+            continue
+        try:
+            yield from _unsealed(path, name, since.get(name, 0), key)
+        except ValueError as error:
+            if refused is None:
+                raise Unverified(
+                    "serving.log-segment",
+                    f"{name}: {error}",
+                    why="a segment of the inference log is read whole as it was sealed, or not at all",
+                    fix="put the file back from a copy; after an erasure nothing brings it back",
+                ) from None
+            refused(name, str(error))
+
+
+def _unsealed(path: Path, name: str, offset: int, key: fenclog.Opener | None) -> Iterator[Mark]:
+    """Offsets: behind the last line of a frame the frame's end, before it some place inside."""
+    decoder = msgspec.json.Decoder(LogRow)
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        whole = path.suffix != ".part"
+        for frame in fenclog.frames(file, key or _no_key, object=name, offset=offset, whole=whole):
+            at = frame.start
+            for line in frame.data.split(b"\n")[:-1]:
+                at += len(line) + 1
+                end = frame.end if at == frame.start + len(frame.data) else at
+                if end <= offset:
+                    continue
+                with contextlib.suppress(msgspec.MsgspecError):  # of a newer version
+                    yield Mark(name, end, decoder.decode(line))
+
+
+def _no_key(_: Mapping[str, str]) -> bytes:
+    raise Unsealable("it is sealed, and its key is not here")
 
 
 def labels(spool: Path, positions: Mapping[str, int] | None = None) -> Iterator[Mark]:
@@ -194,7 +251,7 @@ def _files(spool: Path, prefix: str) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for path in spool.iterdir() if spool.is_dir() else ():
         name = path.name
-        if name.startswith(prefix) and name.endswith((".jsonl", ".jsonl.part")):
+        if name.startswith(prefix) and name.removesuffix(".part").endswith((".jsonl", SEALED)):
             if name.endswith(".part"):
                 # Renamed between listing and opening: the finished name is the same file.
                 done = path.with_name(name.removesuffix(".part"))

@@ -89,7 +89,7 @@ class Predict(State):
             )
         self.current, self.hot = prepared, hot
         self.plan_since = time.time()
-        self.log.rotate()
+        self.log.use(prepared.plan.log_key)
 
     def __call__(self, request: Request, connection: Connection) -> None:
         """Answer `connection` once, now or later; nothing leaves here as an exception."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import shutil
@@ -11,10 +12,11 @@ from pathlib import Path
 from typing import Final
 
 from falaj.base.errors import FalajError, Unverified
+from falaj.base.fenclog import LogWriter
 from falaj.base.files import write_atomic
 from falaj.base.time import now
 from falaj.facts.releases import Trust
-from falaj.facts.serving import ArmPlan, Boot, ModelPlan, TrafficPlan
+from falaj.facts.serving import ArmPlan, Boot, LogKey, ModelPlan, TrafficPlan
 from falaj.facts.trust import BadTrust, open_trust
 from falaj.releases.verify import load_verified, verify_release
 from falaj.serving.counts import Histogram
@@ -142,6 +144,8 @@ class Stage:
             if was and same:
                 live.since = was.since
             models[name] = live
+        if plan.log_key is not None:
+            try_key(plan.log_key)
         slots = {str(slot): release for release, slot in self.ids.slots.items()}
         write_boot(
             self.spool, Boot(boot=self.ids.boot, at=self.began, pid=os.getpid(), slots=slots)
@@ -245,3 +249,15 @@ def seen_version(root: Path) -> int:
 
 def keep_seen(root: Path, version: int) -> None:
     write_atomic(root / SEEN, str(version).encode())
+
+
+def try_key(key: LogKey) -> None:
+    """Seal once, here: what it imports takes 50 ms, which no answer should wait for."""
+    try:
+        LogWriter(base64.b64decode(key.public), {})
+    except ValueError:  # a point of small order: everybody could read
+        raise FalajError(
+            "serving.plan-field",
+            "plan.json: log_key.public: nothing can be sealed under it",
+            fix="apply the plan again from the control plane",
+        ) from None

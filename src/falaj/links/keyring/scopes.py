@@ -20,7 +20,8 @@ from typing import BinaryIO, Final, NamedTuple
 
 from falaj.base import canonical, fenc
 from falaj.base.errors import NotAllowed
-from falaj.base.fenc import Read, Unsealable
+from falaj.base.fenc import KeyErased, Read, Unsealable
+from falaj.base.fenclog import public_of
 from falaj.ports.kms import Kms, ScopeKey, ScopeStore, Wrapped
 
 __all__ = ["MEMORY", "ScopeCells", "ScopeKeys", "ScopeSealing"]
@@ -122,6 +123,19 @@ class ScopeKeys:
                 del self._held[name]
         return tuple(gone)
 
+    def sealing(self, scope: str, classification: str) -> ScopeSealing:
+        return ScopeSealing(self, lambda: scope, classification)
+
+    def cells(self, scope: str) -> ScopeCells:
+        return ScopeCells(self, scope)
+
+    def writing(self, scope: str) -> tuple[int, bytes]:
+        version, key = self.current(scope)
+        return version, public_of(derived(key, b"log"))
+
+    def reading(self, scope: str, version: int) -> bytes:
+        return derived(self.key(scope, version), b"log")
+
     def listed(self) -> list[ScopeKey]:
         return self._store.all()
 
@@ -139,7 +153,7 @@ class ScopeKeys:
 
     def _opened(self, one: ScopeKey) -> bytes:
         if one.erased is not None:
-            raise Unsealable(
+            raise KeyErased(
                 f"the key of scope {one.scope!r} was erased at {one.erased.isoformat()}"
             )
         key = self._kms.unwrap(one.wrapped, self._context(one.scope, one.version, one.residency))
@@ -225,6 +239,9 @@ class ScopeCells:
 
     def __init__(self, keys: ScopeKeys, scope: str) -> None:
         self._keys, self._scope = keys, scope
+
+    def ready(self) -> None:
+        self._keys.current(self._scope)
 
     def seal(self, data: bytes, *, table: str, column: str, row: str) -> bytes:
         from cryptography.hazmat.primitives.ciphers.aead import AESGCM

@@ -19,6 +19,7 @@ from sqlalchemy import (
 
 from falaj.base import canonical, merkle, time
 from falaj.base.errors import Conflict
+from falaj.base.fenc import KeyErased
 from falaj.base.merkle import Edge
 from falaj.facts.events import Event
 from falaj.links.sql import tables
@@ -232,7 +233,12 @@ class SqlLog:
         table = tables.remark
         with self._engine.connect() as connection:
             row = connection.execute(select(table).where(table.c.event_id == event)).one_or_none()
-        return None if row is None else self._sealing.open(event, octets(row.sealed))
+        if row is None:
+            return None
+        try:
+            return self._sealing.open(event, octets(row.sealed), octets(row.salt)).words
+        except KeyErased:
+            return None
 
     def remarks_that_differ(self) -> Iterator[str]:
         table, event = tables.remark, tables.event
@@ -243,12 +249,14 @@ class SqlLog:
             rows = connection.execute(query.order_by(table.c.event_id)).all()
         for row in rows:
             try:
-                words = self._sealing.open(row.event_id, octets(row.sealed))
+                found = self._sealing.open(row.event_id, octets(row.sealed), octets(row.salt))
                 told = Event.from_cloud(octets(row.body)).data["remark"]
+            except KeyErased:
+                continue  # as if it were removed, which anybody may ask for
             except (BadRemark, canonical.NotCanonical, KeyError, TypeError, UnicodeDecodeError):
                 yield row.event_id
                 continue
-            if told != bound(octets(row.salt), words):
+            if told != bound(*found):
                 yield row.event_id
 
     def waiting(self) -> int:

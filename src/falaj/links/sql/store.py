@@ -19,10 +19,11 @@ from falaj.facts.wire import Fact, canonical_bytes, decode, encode
 from falaj.links.sql import tables
 from falaj.links.sql.connect import connect
 from falaj.links.sql.log import SqlLog, edge_of, size_of
-from falaj.links.sql.remarks import Remarks, bound, secret_beside
+from falaj.links.sql.remarks import Remarks, bound, kept, secret_beside
 from falaj.links.sql.runs import SqlRuns
 from falaj.links.sql.scopes import SqlScopes
 from falaj.links.sql.tables import FAMILIES, Family
+from falaj.ports.sealing import Cells
 from falaj.ports.store import Kept, Lease
 
 __all__ = ["SqlStore"]
@@ -115,7 +116,7 @@ class SqlUnit:
         if event.remark:
             made = self._sealing.seal(event.id, event.remark)
             told["data"] = {**event.data, "remark": bound(made.salt, event.remark)}
-            self._remarks.append({"event_id": event.id, **made._asdict()})
+            self._remarks.append({"event_id": event.id, **kept(made)._asdict()})
         body = canonical_bytes(told)
         self._events.append(
             {
@@ -197,12 +198,17 @@ class SqlStore:
         """Wrapped keys of what is sealed at rest, in the same database."""
         return SqlScopes(self._engine)
 
+    def seal_remarks(self, cells: Cells) -> None:
+        """Words beside events are sealed under a scope key from now on."""
+        self._remarks.under(cells)
+
     def log(self) -> SqlLog:
         """The tree over the events of the same database."""
         return SqlLog(self._engine, self._remarks)
 
     @contextmanager
     def begin(self) -> Iterator[SqlUnit]:
+        self._remarks.ready()
         with self._writer.begin() as connection:
             unit = SqlUnit(connection, self._remarks)
             yield unit

@@ -21,6 +21,11 @@ from falaj.ports.log import Asked
 __all__ = ["ROUTES"]
 
 PLAIN: Final = "text/plain; charset=utf-8"
+LARGEST_PACK: Final = 512 << 20
+
+
+class OpenEvidence(msgspec.Struct, forbid_unknown_fields=True):
+    pack: bytes  # base64
 
 
 class LogView(msgspec.Struct):
@@ -239,15 +244,35 @@ def add_checkpoint(works: Works, body: bytes) -> Response[bytes]:
 @get(
     "/models/{model:str}/evidence", needs=Action.EXPORT_EVIDENCE, on=ResourceKind.MODEL, by="model"
 )
-def evidence(works: Works, permit: Permit, model: str) -> Response[bytes]:
+def evidence(works: Works, permit: Permit, model: str, sealed: bool = False) -> Response[bytes]:
     """One zip with releases, approvals, decisions, events: verifiable without us."""
     from falaj.journeys import verify
 
+    if sealed:
+        return Response(
+            verify.export_sealed(works.ground, permit, model),
+            media_type="application/octet-stream",
+            headers={"Content-Disposition": f'attachment; filename="{model}-evidence.zip.fenc"'},
+        )
     return Response(
         verify.export(works.ground, permit, model),
         media_type="application/zip",
         headers={"Content-Disposition": f'attachment; filename="{model}-evidence.zip"'},
     )
+
+
+@post(
+    "/evidence-openings",
+    needs=Action.EXPORT_EVIDENCE,
+    on=ResourceKind.PROJECT,
+    most_bytes=LARGEST_PACK,
+)
+def open_evidence(works: Works, permit: Permit, data: OpenEvidence) -> Response[bytes]:
+    """The zip file inside a sealed evidence pack of this workspace."""
+    from falaj.journeys import verify
+
+    found = verify.open_sealed(works.ground, permit, data.pack)
+    return Response(found, media_type="application/zip")
 
 
 ROUTES: Final = (
@@ -262,4 +287,5 @@ ROUTES: Final = (
     check_witnesses,
     add_checkpoint,
     evidence,
+    open_evidence,
 )
