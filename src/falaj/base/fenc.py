@@ -63,14 +63,18 @@ def seal(source: Read, to: BinaryIO, scope_key: bytes, labels: Mapping[str, str]
     head = MAGIC + struct.pack(">I", len(header)) + header
     cipher, bound = AESGCM(own), hashlib.sha256(head).digest()
     to.write(head)
-    number, block = 0, source.read(SEG)
+    # Three blocks for the whole file: memory that is new for each segment costs more than AES does.
+    block, following = memoryview(bytearray(SEG)), memoryview(bytearray(SEG))
+    sealed = memoryview(bytearray(SEG + TAG))
+    number, size = 0, _fill(source, block)
     while True:
-        following = source.read(SEG)
-        nonce = prefix + struct.pack(">IB", number, not following)
-        to.write(cipher.encrypt(nonce, block, bound))
-        if not following:
+        more = _fill(source, following)
+        nonce = prefix + struct.pack(">IB", number, not more)
+        cipher.encrypt_into(nonce, block[:size], bound, sealed[: size + TAG])
+        to.write(sealed[: size + TAG])
+        if not more:
             return
-        number, block = number + 1, following
+        number, size, block, following = number + 1, more, following, block
 
 
 def opened(source: BinaryIO, scope_key: bytes, *, object: str) -> Iterator[bytes]:
@@ -86,17 +90,35 @@ def opened(source: BinaryIO, scope_key: bytes, *, object: str) -> Iterator[bytes
         raise Unsealable("it was sealed as another object")
     prefix = base64.b64decode(said["prefix"], validate=True)
     cipher, bound = AESGCM(_unwrapped(said, scope_key)), hashlib.sha256(head).digest()
-    number, block = 0, source.read(SEG + TAG)
+    block, following = memoryview(bytearray(SEG + TAG)), memoryview(bytearray(SEG + TAG))
+    number, size = 0, _fill(source, block)
     while True:
-        following = source.read(SEG + TAG)
-        nonce = prefix + struct.pack(">IB", number, not following)
+        more = _fill(source, following)
+        nonce = prefix + struct.pack(">IB", number, not more)
         try:
-            yield cipher.decrypt(nonce, block, bound)
+            yield cipher.decrypt(nonce, block[:size], bound)
         except InvalidTag:
             raise Unsealable(f"segment {number} was altered, or the file was cut") from None
-        if not following:
+        if not more:
             return
-        number, block = number + 1, following
+        number, size, block, following = number + 1, more, following, block
+
+
+def _fill(source: Read, block: memoryview) -> int:
+    """Read until the block is full or the source at its end; returns how many bytes there are."""
+    into = getattr(source, "readinto", None)
+    at = 0
+    while at < len(block):
+        if into is not None:
+            got = into(block[at:])
+        else:
+            data = source.read(len(block) - at)
+            got = len(data)
+            block[at : at + got] = data
+        if not got:
+            break
+        at += got
+    return at
 
 
 def labels_of(source: BinaryIO) -> dict[str, str]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from falaj.base import bundle, digests, dsse
+from falaj.base import bundle, dsse
 from falaj.base.errors import Unverified
 from falaj.base.files import write_atomic
-from falaj.releases.verify import refusal, scan
+from falaj.releases.verify import hashed, refusal, scan
 
 __all__ = ["sign_release"]
 
@@ -32,11 +32,14 @@ def sign_release(
     findings = [*listing.findings, *bundle.wanted_paths(listing.files)]
     if findings:
         raise refusal(findings, folder.name)
-    files = {
-        name: digests.of_file(path)
-        for name, path in listing.files.items()
-        if not bundle.is_bundle(name)
-    }
+    work = [
+        (name, path, None) for name, path in listing.files.items() if not bundle.is_bundle(name)
+    ]
+    files: dict[str, str] = {}
+    for (name, _, _), digest in zip(work, hashed(work), strict=True):
+        if isinstance(digest, OSError):
+            raise digest
+        files[name] = digest
     id_ = files.get(bundle.RELEASE, "")
     if not id_ or (expect is not None and id_ != expect):
         raise Unverified(

@@ -37,6 +37,7 @@ from falaj.facts.wire import canonical_bytes
 __all__ = [
     "TheFolder",
     "Verified",
+    "hashed",
     "judge_listing",
     "load_verified",
     "look_again",
@@ -383,7 +384,7 @@ def _take(
             for above in reversed(to.relative_to(staging).parents[:-1]):
                 (staging / above).mkdir(exist_ok=True, mode=0o700)
         work.append((name, path, to))
-    for (name, path, to), digest in zip(work, _hashed(work), strict=True):
+    for (name, path, to), digest in zip(work, hashed(work), strict=True):
         if isinstance(digest, OSError):
             found.append(
                 Finding("releases.tampered", name, f"{name} cannot be read: {digest.strerror}")
@@ -397,7 +398,7 @@ def _take(
     return hashes, where, found
 
 
-def _hashed(work: Sequence[tuple[str, Path, Path | None]]) -> list[str | OSError]:
+def hashed(work: Sequence[tuple[str, Path, Path | None]]) -> list[str | OSError]:
     """Digest of each file, or why there is none.
 
     Much of it is done by threads: hashing lets go of the interpreter, and so does copying.
