@@ -25,7 +25,7 @@ __all__ = ["allowed", "check_licences", "licence_of", "licences_of", "required"]
 
 GATE: Final = "dependencies"
 OSI: Final = "License :: OSI Approved :: "
-# https://pypi.org/classifiers/ -> SPDX, where a classifier says which licence it is.
+# Trove classifiers -> SPDX, where a classifier says which licence it is.
 CLASSIFIERS: Final = {
     "Apache Software License": "Apache-unspecified",
     "BSD License": "BSD-unspecified",
