@@ -227,7 +227,7 @@ def test_a_new_key_wraps_all_and_seals_the_rest(here, tmp_path):
     again = ok(here, root, "keys", "rewrap", "--json").json()["data"]
     assert again["sealed"] == 0
     assert again["kek"] != done["kek"]
-    assert [p.stem for p in (root / ".falaj/kek").iterdir()] == [again["kek"]]
+    assert [p.stem for p in (root / ".falaj/kek").glob("*.key")] == [again["kek"]]
 
 
 def test_what_was_erased_is_gone_and_certified(here, sealed):

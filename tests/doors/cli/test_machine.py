@@ -106,7 +106,7 @@ def test_everything_that_reads_speaks_json():
         "access token", "explain", "runs log", "runs file", "release card",
         "audit prove", "audit growth", "audit checkpoint", "audit export",
         "keys create", "keys add", "keys rotate", "keys revoke", "keys require", "keys trust",
-        "keys erase", "access forget",
+        "keys erase", "access forget", "evidence open",
     }, "a command that reads has --json"  # fmt: skip
 
 
