@@ -27,7 +27,7 @@ class LocalKms:
     def __init__(self, folder: Path, *, country: str) -> None:
         self._folder, self._country = folder, country
         if not folder.exists():
-            folder.mkdir(parents=True, mode=0o700)
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         refuse_wide(folder, folder.lstat(), 0o700)
 
     @property
