@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 from falaj.audit.told import PROMOTION, Approved, Changed, Started
 from falaj.base import bundle, canonical, digests, dsse, time
+from falaj.base.predicates import PROVENANCE
 
 __all__ = ["Grounds", "file_of", "misgivings", "starts"]
 
@@ -90,7 +91,7 @@ def _levels(levels: object, grounds: Grounds) -> Iterator[str]:
         made = [
             statement["predicate"].get("buildDefinition")
             for statement in grounds.statements.values()
-            if statement["predicateType"] == bundle.PROVENANCE
+            if statement["predicateType"] == PROVENANCE
         ]
         if not any(isinstance(how, dict) and how.get("buildType") == TRAINED for how in made):
             yield f"it claims {levels[0]}, and no provenance that holds says how the model was made"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
+
+from falaj.base.predicates import APPROVAL
+from falaj.base.predicates import DECISION as PROMOTION
 
 __all__ = ["APPROVAL", "PROMOTION", "Approved", "Changed", "Decided", "Moved", "Started"]
-
-APPROVAL: Final = "falaj:approval/v1"  # type of the statement that an approval signs
-PROMOTION: Final = "https://slsa.dev/verification_summary/v1"  # what policy allowed
 
 
 class Changed(NamedTuple):

@@ -14,6 +14,15 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 from falaj.base import canonical, digests, dsse, paths
+from falaj.base.predicates import (
+    CODE_SCAN,
+    GATE,
+    PROVENANCE,
+    STATEMENT_TYPE,
+    TEST_RESULT,
+    VULNERABILITIES,
+)
+from falaj.base.predicates import MODEL_SIGNING as PREDICATE
 
 __all__ = [
     "APPROVED",
@@ -37,13 +46,6 @@ __all__ = [
 ]
 
 MEDIA: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
-PREDICATE: Final = "https://model_signing/signature/v1.0"
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
-GATE: Final = "falaj:gate/v1"
-PROVENANCE: Final = "https://slsa.dev/provenance/v1"
-VULNERABILITIES: Final = "https://in-toto.io/attestation/vulns/v0.2"
-CODE_SCAN: Final = "falaj:code-scan/v1"
-TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
 # Predicate types that prove something here; others are kept but prove nothing.
 APPROVED: Final = (GATE, PROVENANCE, VULNERABILITIES, CODE_SCAN, TEST_RESULT)
 JUDGED: Final = (GATE, VULNERABILITIES, CODE_SCAN, TEST_RESULT)  # by role gate alone

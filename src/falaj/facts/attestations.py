@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
+from falaj.base.predicates import (
+    APPROVAL,
+    CODE_SCAN,
+    DECISION,
+    GATE,
+    MODEL_SIGNING,
+    PROVENANCE,
+    PUBLISHED,
+    STATEMENT_TYPE,
+    TEST_RESULT,
+    VULNERABILITIES,
+)
 from falaj.facts.wire import plain
 
 __all__ = [
@@ -19,17 +31,6 @@ __all__ = [
     "VULNERABILITIES",
     "statement",
 ]
-
-STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
-PROVENANCE: Final = "https://slsa.dev/provenance/v1"
-GATE: Final = "falaj:gate/v1"
-APPROVAL: Final = "falaj:approval/v1"
-DECISION: Final = "https://slsa.dev/verification_summary/v1"
-TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
-VULNERABILITIES: Final = "https://in-toto.io/attestation/vulns/v0.2"
-CODE_SCAN: Final = "falaj:code-scan/v1"
-PUBLISHED: Final = "falaj:published/v1"
-MODEL_SIGNING: Final = "https://model_signing/signature/v1.0"
 
 
 def statement(kind: str, name: str, digest: str, predicate: object) -> dict[str, Any]:
