@@ -14,11 +14,11 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from falaj.base import canonical, digests, dsse
-from falaj.base.charts import interval, short
+from falaj.base.checktable import check_tables
 from falaj.base.sheets import Html, bdi, digest, h, join, sheet, table, verdict
 from falaj.facts.attestations import CODE_SCAN, GATE, PROVENANCE, VULNERABILITIES
 from falaj.facts.changes import Approval, Change, ChangeState, Decision
-from falaj.facts.checks import CheckResult, Verdict, Waiver
+from falaj.facts.checks import CheckResult, Waiver
 from falaj.facts.rollouts import LiveMove, Outcome, Rollout, RolloutDecision
 from falaj.facts.testing import TestReport
 
@@ -26,7 +26,6 @@ __all__ = ["ARABIC", "PAGES", "Story", "page"]
 
 PAGES: Final = {"en": "index.html", "ar": "index.ar.html"}  # language -> member of the pack
 ORDER: Final = "quality bias slices robustness calibration leakage latency security data"
-MOST_SHOWN: Final = 12  # passes of one gate that stand open
 Say = Callable[[str], str]
 
 GOOD: Final = (ChangeState.APPROVED, ChangeState.IMPLEMENTED, ChangeState.CLOSED)
@@ -519,8 +518,6 @@ def gates(one: Read, say: Say) -> Iterable[Html]:
         return
     words = "A verdict is decided on the bound of the interval, not on the value."
     yield Html(f"<p>{h(say(words))}</p>")
-    head = [say(w) for w in ("Check", "Verdict", "Value", "Interval")]
-    head += ["", say("Limit"), say("Rows"), say("Reason")]
     for gate in said:
         name, word = str(gate.get("gate", "")), word_of(gate)
         asked = say("required" if gate.get("required") else "not required")
@@ -529,14 +526,7 @@ def gates(one: Read, say: Say) -> Iterable[Html]:
         if not results:
             yield Html(f"<p>{h(say('No check was made.'))}</p>")
             continue
-        passed = [r for r in results if r.verdict is Verdict.PASS]
-        folded = passed if len(passed) > MOST_SHOWN else []
-        shown = [r for r in results if r not in folded]
-        yield table(head, [row(r, results, say) for r in shown], "--nnfnnt")
-        if folded:
-            many = table(head, [row(r, results, say) for r in folded], "--nnfnnt")
-            count = f"{verdict('pass', say('pass'))} {bdi(len(folded))}"
-            yield Html(f"<details><summary>{count}</summary>{many}</details>")
+        yield from check_tables(results, say)
 
 
 def results_of(gate: Mapping[str, Any]) -> list[CheckResult]:
@@ -545,29 +535,6 @@ def results_of(gate: Mapping[str, Any]) -> list[CheckResult]:
         return msgspec.convert(gate.get("results", []), list[CheckResult], strict=False)
     except msgspec.ValidationError:
         return []
-
-
-def row(result: CheckResult, among: Sequence[CheckResult], say: Say) -> tuple[object, ...]:
-    word = str(result.verdict)
-    known = result.low is not None or result.high is not None
-    return (
-        bdi(result.check),
-        verdict(word, say(word)),
-        "" if result.value is None else f"{short(result.value)} {result.unit}".strip(),
-        f"{short(result.low) or '..'} - {short(result.high) or '..'}" if known else "",
-        forest(result, among) if known else "",
-        short(result.limit),
-        f"{result.n:,}" if result.n else "",
-        bdi(result.reason),
-    )
-
-
-def forest(result: CheckResult, among: Sequence[CheckResult]) -> Html:
-    same = [one for one in among if one.metric == result.metric]
-    ends = [v for one in same for v in (one.low, one.high, one.value, one.limit) if v is not None]
-    room = 0.05 * ((max(ends) - min(ends)) or 1.0)
-    span = (min(ends) - room, max(ends) + room)
-    return interval(result.value, result.low, result.high, span, limit=result.limit)
 
 
 def waivers(one: Read, say: Say) -> Iterable[Html]:

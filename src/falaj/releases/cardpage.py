@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from falaj.base import digests, time
-from falaj.base.charts import interval, short
+from falaj.base.charts import short
+from falaj.base.checktable import check_tables
 from falaj.base.sheets import Html, bdi, digest, h, join, sheet, table, verdict
-from falaj.facts.checks import CheckResult, GateReport, Verdict
+from falaj.facts.checks import GateReport
 from falaj.facts.data import Label
 from falaj.facts.models import Schema
 from falaj.facts.releases import DatasetRef
@@ -19,7 +20,6 @@ __all__ = ["LANGUAGES", "card_page", "speaker"]
 
 LANGUAGES: Final = ("en", "ar")
 ORDER: Final = "quality bias robustness latency security data"  # what people ask for first
-MOST_SHOWN: Final = 12  # passes of one gate that stand open
 
 # English words of the page -> Arabic.
 ARABIC: Final[Mapping[str, str]] = {
@@ -222,8 +222,6 @@ def quality(report: GateReport, say: Any) -> Iterable[Html]:
     if memory is not None:
         words = say("Peak memory while it was timed")
         yield Html(f"<p>{h(words)}: {bdi(f'{memory:.0f} MB')}</p>")
-    head = [say(w) for w in ("Check", "Verdict", "Value", "Interval")]
-    head += ["", say("Limit"), say("Rows"), say("Reason")]
     gates = {*report.required, *(result.gate for result in report.results)}
     for gate in sorted(gates, key=lambda one: (ORDER.find(one) % 100, one)):
         asked = say("required" if gate in report.required else "not required")
@@ -233,38 +231,7 @@ def quality(report: GateReport, say: Any) -> Iterable[Html]:
         if not results:
             yield Html(f"<p>{h(say('No check was made.'))}</p>")
         else:
-            passed = [one for one in results if one.verdict is Verdict.PASS]
-            folded = passed if len(passed) > MOST_SHOWN else []
-            shown = [one for one in results if one not in folded]
-            yield table(head, [row(one, results, say) for one in shown], "--nnfnnt")
-            if folded:
-                many = table(head, [row(one, results, say) for one in folded], "--nnfnnt")
-                word = f"{verdict('pass', say('pass'))} {bdi(len(folded))}"
-                yield Html(f"<details><summary>{word}</summary>{many}</details>")
-
-
-def row(result: CheckResult, among: Sequence[CheckResult], say: Any) -> tuple[object, ...]:
-    word = str(result.verdict)
-    known = result.low is not None or result.high is not None
-    return (
-        bdi(result.check),
-        verdict(word, say(word)),
-        "" if result.value is None else f"{short(result.value)} {result.unit}".strip(),
-        f"{short(result.low) or '..'} - {short(result.high) or '..'}" if known else "",
-        forest(result, among) if known else "",
-        short(result.limit),
-        f"{result.n:,}" if result.n else "",
-        bdi(result.reason),
-    )
-
-
-def forest(result: CheckResult, among: Sequence[CheckResult]) -> Html:
-    """On one scale with the checks of the same metric."""
-    same = [one for one in among if one.metric == result.metric]
-    ends = [v for one in same for v in (one.low, one.high, one.value, one.limit) if v is not None]
-    room = 0.05 * ((max(ends) - min(ends)) or 1.0)
-    span = (min(ends) - room, max(ends) + room)
-    return interval(result.value, result.low, result.high, span, limit=result.limit)
+            yield from check_tables(results, say)
 
 
 def about(
