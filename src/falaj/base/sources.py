@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-__all__ = ["CODE", "TEXT", "listed"]
+__all__ = ["BUILT", "CODE", "TEXT", "below", "listed"]
 
 CODE: Final = (".py",)
 TEXT: Final = (
     *(".py", ".toml", ".yaml", ".yml", ".json", ".ini", ".cfg", ".conf", ".env", ".sh", ".sql"),
     *(".md", ".txt", ".ipynb", ".properties", ".xml", ".tf"),
 )
-LEFT_OUT: Final = frozenset(("__pycache__", "build", "dist", "node_modules"))
+BUILT: Final = frozenset(("__pycache__", "build", "dist", "node_modules"))
 LOCKS: Final = ("uv.lock", "poetry.lock", "environment.lock", "requirements.lock")
 LARGEST: Final = 1 << 20
 
@@ -26,21 +26,29 @@ def listed(root: Path, folders: Sequence[str], kinds: Sequence[str]) -> tuple[st
     links.
     """
     found: set[str] = set()
+    for file in below(root, folders):
+        name = file.name
+        wanted = file.suffix in kinds or (".env" in kinds and name.startswith(".env"))
+        if not wanted or name in LOCKS or name.startswith("requirements"):
+            continue
+        if file.is_file() and not file.is_symlink() and file.stat().st_size <= LARGEST:
+            found.add(file.relative_to(root).as_posix())
+    return tuple(sorted(found))
+
+
+def below(root: Path, folders: Sequence[str], but: frozenset[str] = BUILT) -> Iterator[Path]:
+    """Everything in the folders that is no folder.
+
+    Left out: hidden folders, environments, folders of the names in `but`.
+    """
     for folder in folders:
-        for here, below, names in os.walk(root / folder):
+        for here, inner, names in os.walk(root / folder):
             place = Path(here)
-            below[:] = [
+            inner[:] = [
                 name
-                for name in below
+                for name in inner
                 if not name.startswith(".")
-                and name not in LEFT_OUT
+                and name not in but
                 and not (place / name / "pyvenv.cfg").exists()
             ]
-            for name in names:
-                file = place / name
-                wanted = file.suffix in kinds or (".env" in kinds and name.startswith(".env"))
-                if not wanted or name in LOCKS or name.startswith("requirements"):
-                    continue
-                if file.is_file() and not file.is_symlink() and file.stat().st_size <= LARGEST:
-                    found.add(file.relative_to(root).as_posix())
-    return tuple(sorted(found))
+            yield from (place / name for name in names)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from falaj.base import digests
+from falaj.base.sources import BUILT, below
 from falaj.facts.runs import Code
 from falaj.ports.blobs import Blobs
 
@@ -19,7 +19,7 @@ __all__ = ["changed_files", "code_tree", "read_code"]
 LARGEST_DIFF = 1 << 20
 HERE: Final = (".",)
 KINDS: Final = (".py", ".pyi", ".sql")
-LEFT_OUT: Final = frozenset(("__pycache__", "build", "dist", "node_modules", "test", "tests"))
+TESTS: Final = frozenset(("test", "tests"))
 
 
 def read_code(root: Path, blobs: Blobs, folders: Sequence[str] = HERE) -> Code:
@@ -49,21 +49,10 @@ def code_tree(root: Path, folders: Sequence[str] = HERE) -> str:
     are hidden folders, environments and what was built.
     """
     found: dict[str, str] = {}
-    for folder in folders:
-        for here, below, names in os.walk(root / folder):
-            place = Path(here)
-            below[:] = [
-                name
-                for name in below
-                if not name.startswith(".")
-                and name not in LEFT_OUT
-                and not (place / name / "pyvenv.cfg").exists()
-            ]
-            for name in names:
-                is_test = name == "conftest.py" or name.startswith("test_")
-                file = place / name
-                if file.suffix in KINDS and not is_test and file.is_file():
-                    found[file.relative_to(root).as_posix()] = digests.of_file(file)
+    for file in below(root, folders, BUILT | TESTS):
+        is_test = file.name == "conftest.py" or file.name.startswith("test_")
+        if file.suffix in KINDS and not is_test and file.is_file():
+            found[file.relative_to(root).as_posix()] = digests.of_file(file)
     return digests.of_tree(found) if found else ""
 
 
