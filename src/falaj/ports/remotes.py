@@ -8,7 +8,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol
 
-__all__ = ["Parcel", "Piece", "Pushed", "Remote", "Shipment", "Signing"]
+from falaj.base.errors import Conflict
+
+__all__ = ["Parcel", "Piece", "Pushed", "Remote", "Shipment", "Signing", "must_be_free"]
 
 Signing = Callable[[str, Sequence[bytes]], bytes | None]
 """(digest that names the release there, envelopes over it that lie there) -> one more, if needed."""
@@ -57,6 +59,17 @@ class Shipment:
     files: Mapping[str, Piece]
     asked: str = ""
     envelopes: Sequence[bytes] = field(default=())
+
+
+def must_be_free(tag: str, release: str, names: str) -> None:
+    """Raises Conflict when the tag names another release. names: which one; empty when none."""
+    if names not in ("", release):
+        raise Conflict(
+            "remote.tag-taken",
+            f"{tag} names another release there: {names}",
+            why="whoever pulls by that name would silently get another model",
+            fix="push to another tag, or say --move-tag",
+        )
 
 
 class Remote(Protocol):

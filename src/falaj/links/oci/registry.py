@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from falaj.base import digests
-from falaj.base.errors import Conflict, FalajError, NotFound, Unverified
+from falaj.base.errors import FalajError, NotFound, Unverified
 from falaj.base.strangers import hostile, patiently
 from falaj.links.oci import layout
 from falaj.links.oci.address import Address, is_loopback, read_address, tag_trouble
 from falaj.links.oci.credentials import Login, login_for
 from falaj.links.oci.layout import INDEX, MANIFEST, Descriptor
 from falaj.links.oci.wire import Answer, Wire
-from falaj.ports.remotes import Parcel, Piece, Pushed, Shipment, Signing
+from falaj.ports.remotes import Parcel, Piece, Pushed, Shipment, Signing, must_be_free
 
 __all__ = ["OciRemote"]
 
@@ -76,13 +76,8 @@ class OciRemote:
                 fix="push to the repository alone, or to a tag of it",
             )
         tagged = self._tagged(tag)
-        if tagged not in ("", subject.digest) and not move:
-            raise Conflict(
-                "remote.tag-taken",
-                f"{tag} names another release there: {tagged}",
-                why="whoever pulls by that name would silently get another model",
-                fix="push to another tag, or say --move-tag",
-            )
+        if not move:
+            must_be_free(tag, subject.digest, tagged)
         sent = sent_bytes = 0
         brought: set[str] = set()
         for path, digest in sorted(parcel.digests.items()):

@@ -23,7 +23,7 @@ from falaj.base.strangers import Away, hostile
 from falaj.links.s3.client import Credentials
 from falaj.links.s3.credentials import store_login
 from falaj.links.s3.objects import Objects
-from falaj.ports.remotes import Parcel, Piece, Pushed, Shipment, Signing
+from falaj.ports.remotes import Parcel, Piece, Pushed, Shipment, Signing, must_be_free
 
 __all__ = ["S3Remote", "read_place"]
 
@@ -132,13 +132,8 @@ class S3Remote:
                 fix="say the tag: s3://BUCKET/PREFIX:TAG",
             )
         tagged = self._tagged(tag)
-        if tagged not in ("", parcel.id) and not move:
-            raise Conflict(
-                "remote.tag-taken",
-                f"{tag} names another release there: {tagged}",
-                why="whoever pulls by that name would silently get another model",
-                fix="push to another tag, or say --move-tag",
-            )
+        if not move:
+            must_be_free(tag, parcel.id, tagged)
         checks = self._objects.probe_content(f"{self._at.prefix}/falaj-probe/{ids.new()}")
         sent = sent_bytes = there = 0
         for path in [*sorted(parcel.files.keys() - {bundle.RELEASE}), bundle.RELEASE]:
