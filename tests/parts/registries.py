@@ -15,9 +15,9 @@ import subprocess
 import time
 from contextlib import closing
 from datetime import UTC, datetime
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qs, urlsplit
+
+from liar import Liar
 
 import parts
 from falaj.base import canonical, digests, dsse
@@ -106,75 +106,20 @@ def digest_of(data):
     return "sha256:" + hashlib.sha256(data).hexdigest()
 
 
-class OwnRegistry:
-    """In memory, one process with the test: what a registry may do besides, and lies.
+class OwnRegistry(Liar):
+    """In memory: what a registry may do besides, and lies.
 
-    lies: [(method, regex of the path, function(handler) -> True when it has answered)].
     auth: "" | "basic" | "bearer". referrers: it has the API and sets OCI-Subject.
     """
 
     def __init__(self, *, auth="", referrers=False, tls=None):
         self.blobs, self.manifests, self.kinds = {}, {}, {}
-        self.lies, self.asked, self.auth, self.referrers = [], [], auth, referrers
+        self.auth, self.referrers = auth, referrers
         self.tokens, self.uploads, self.realm = 0, 0, ""
-        registry = self
+        super().__init__(tls=tls)
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            server_version, sys_version = "own", ""
-            disable_nagle_algorithm = True
-
-            def log_message(self, *_):
-                pass
-
-            def handle_one_request(self):
-                with contextlib.suppress(ConnectionError, TimeoutError):
-                    super().handle_one_request()
-
-            def answer(self, status, body=b"", **headers):
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                if "Content_Length" not in headers:
-                    self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            def wrong(self, status, code, **headers):
-                body = json.dumps({"errors": [{"code": code, "message": code.lower()}]}).encode()
-                self.answer(status, body, **headers)
-
-            def do(self):
-                size = int(self.headers.get("content-length", "0"))
-                self.body = self.rfile.read(size)
-                registry.asked.append((self.command, self.path, dict(self.headers)))
-                for method, pattern, lie in registry.lies:
-                    if method == self.command and re.search(pattern, self.path) and lie(self):
-                        return
-                registry.answer(self)
-
-            do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do  # noqa: N815 http.server's names
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        if tls is not None:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
-        self.host = f"127.0.0.1:{self.server.server_address[1]}"
-        self.scheme = "http" if tls is None else "https"
-        self.thread = Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join(5)
-
-    def lie(self, method, pattern, function):
-        self.lies.append((method, pattern, function))
-
-    def count(self, method, pattern):
-        return sum(m == method and bool(re.search(pattern, p)) for m, p, _ in self.asked)
+    def error(self, code):
+        return json.dumps({"errors": [{"code": code, "message": code.lower()}]}).encode()
 
     def put(self, data, *references, kind="application/vnd.oci.image.manifest.v1+json"):
         for reference in (digest_of(data), *references):

@@ -11,9 +11,9 @@ import re
 import signal
 import subprocess
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from urllib.parse import parse_qs, unquote, urlencode, urlsplit
+
+from liar import Liar
 
 import parts
 from falaj.links.s3.client import Credentials, signed_headers
@@ -124,64 +124,17 @@ def rclone(folder):
     return store
 
 
-class OwnStore:
+class OwnStore(Liar):
     """In memory. Knows conditional writes and checks content unless it lies."""
 
     def __init__(self, *, checks=True):
-        self.objects, self.lies, self.asked, self.checks = {}, [], [], checks
+        self.objects, self.checks = {}, checks
         self.credentials = KEY
-        store = self
+        super().__init__()
+        self.endpoint = f"http://{self.host}"
 
-        class Handler(BaseHTTPRequestHandler):
-            protocol_version = "HTTP/1.1"
-            disable_nagle_algorithm = True
-
-            def log_message(self, *_):
-                pass
-
-            def handle_one_request(self):
-                with contextlib.suppress(ConnectionError, TimeoutError):
-                    super().handle_one_request()
-
-            def answer(self, status, body=b"", **headers):
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                if "Content_Length" not in headers:
-                    self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                if self.command != "HEAD":
-                    self.wfile.write(body)
-
-            def wrong(self, status, code):
-                self.answer(status, f"<Error><Code>{code}</Code></Error>".encode())
-
-            def do(self):
-                self.body = self.rfile.read(int(self.headers.get("content-length", "0")))
-                store.asked.append((self.command, self.path, dict(self.headers)))
-                for method, pattern, lie in store.lies:
-                    if method == self.command and re.search(pattern, self.path) and lie(self):
-                        return
-                store.answer(self)
-
-            do_GET = do_HEAD = do_PUT = do_DELETE = do  # noqa: N815 http.server's names
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        self.endpoint = f"http://127.0.0.1:{self.server.server_address[1]}"
-        self.thread = Thread(target=self.server.serve_forever, args=(0.05,), daemon=True)
-        self.thread.start()
-
-    def close(self):
-        self.server.shutdown()
-        self.server.server_close()
-        self.thread.join(5)
-
-    def lie(self, method, pattern, function):
-        self.lies.append((method, pattern, function))
-
-    def count(self, method, pattern):
-        return sum(m == method and bool(re.search(pattern, p)) for m, p, _ in self.asked)
+    def error(self, code):
+        return f"<Error><Code>{code}</Code></Error>".encode()
 
     def answer(self, h):
         if KEY.key not in h.headers.get("authorization", ""):
