@@ -60,9 +60,10 @@ class Row:
     holds: bool | None = None
 
 
-def value(metric: str, unit: str, ours_: float, target: float) -> Row:
-    """Ours alone, with the most that it may be."""
-    return Row(metric=metric, unit=unit, ours=ours_, target=target, holds=ours_ <= target)
+def value(metric: str, unit: str, ours_: float, target: float, *, holds: bool | None = None) -> Row:
+    """Ours alone, with the most that it may be. holds: where another rule decides."""
+    holds = ours_ <= target if holds is None else holds
+    return Row(metric=metric, unit=unit, ours=ours_, target=target, holds=holds)
 
 
 def compared(

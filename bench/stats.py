@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.harness import HERE, QUIET, Row, compared, ours, peer, say, version, write
+from bench.harness import HERE, QUIET, Row, compared, ours, peer, say, value, version, write
 from bench.stats_picture import picture
 from falaj.evaluation.service import measure
 from falaj.evaluation.sets import EvaluationSet, Reference
@@ -578,8 +578,8 @@ def main(*, quick: bool) -> int:
     whole = statistics.median(whole_gate_cost() for _ in range(3))
 
     rows = [*_false_rows(false), *_detection_rows(found), *_drift_rows(cost)]
-    rows.append(_alone("gates, 100,000 rows, 50 slices", gates, "s CPU", 1.0))
-    rows.append(_alone("all gates of the room, 100,000 rows, 50 slices", whole, "s CPU", 1.0))
+    rows.append(value("gates, 100,000 rows, 50 slices", "s CPU", gates, 1.0))
+    rows.append(value("all gates of the room, 100,000 rows, 50 slices", "s CPU", whole, 1.0))
     (HERE / "results").mkdir(exist_ok=True)
     shares = {name: {r: f.share for r, f in by.items()} for name, by in false.items()}
     (HERE / "results" / "stats.svg").write_text(picture(shares, ALPHA, runs, kayenta_days))
@@ -596,13 +596,6 @@ def main(*, quick: bool) -> int:
     return write("stats", rows, versions=versions, load=load, notes=notes)
 
 
-def _alone(
-    metric: str, value: float, unit: str, target: float, *, holds: bool | None = None
-) -> Row:
-    holds = value <= target if holds is None else holds
-    return Row(metric=metric, unit=unit, ours=value, target=target, holds=holds)
-
-
 def _beside(metric: str, unit: str, ours: float, name: str, peer: float) -> Row:
     ratio = ours / peer if peer > 0 else None
     return Row(metric=metric, unit=unit, ours=ours, peer=peer, peer_name=name, ratio=ratio)
@@ -612,7 +605,7 @@ def _false_rows(false: dict[str, dict[str, Found]]) -> Iterator[Row]:
     for name, by in false.items():
         metric, mine = f"false rollback, {name}", by[OURS]
         holds = mine.share * mine.days <= most_hits(mine.days, ALPHA)
-        yield _alone(metric, 100 * mine.share, "% of days", 100 * ALPHA, holds=holds)
+        yield value(metric, "% of days", 100 * mine.share, 100 * ALPHA, holds=holds)
         for rule, one in by.items():
             if rule != OURS:
                 yield _beside(metric, "% of days", 100 * mine.share, rule, 100 * one.share)
@@ -625,7 +618,7 @@ def _detection_rows(found: dict[float, dict[str, Found]]) -> Iterator[Row]:
     for ratio, by in found.items():
         mine = by[OURS]
         metric = f"odds of errors x {ratio:g}, median minutes"
-        yield _alone(metric, mine.minutes, "min", TARGETS[ratio])
+        yield value(metric, "min", mine.minutes, TARGETS[ratio])
         for rule, one in by.items():
             if rule != OURS and one.share > 0.5:
                 yield _beside(metric, "min", mine.minutes, rule, one.minutes)
@@ -635,7 +628,7 @@ def _detection_rows(found: dict[float, dict[str, Found]]) -> Iterator[Row]:
 
 def _drift_rows(cost: DriftCost) -> Iterator[Row]:
     names = {"default": "Evidently, default preset", "psi": "Evidently, PSI"}
-    yield _alone("drift of one window, edges frozen", cost.window, "s CPU", 0.1)
+    yield value("drift of one window, edges frozen", "s CPU", cost.window, 0.1)
     for preset, theirs in cost.theirs.items():
         for metric, mine, target in (
             ("drift of one window, edges frozen", cost.window, 1 / 20),
