@@ -25,24 +25,25 @@ def seeded(seed: int) -> Iterator[None]:
     """
     seeds: dict[str, Callable[[Any], object]] = {
         NUMPY: lambda module: module.seed(seed % 2**32),
-        TORCH: lambda module: module.manual_seed(seed % 2**63),
+        # Somebody's own module may be called torch.
+        TORCH: lambda module: getattr(module, "manual_seed", bool)(seed % 2**63),
     }
     plain, numpy = random.getstate(), sys.modules.get(NUMPY)
     wide = numpy.get_state() if numpy else None
     random.seed(seed)
-    for name, module in seeds.items():
-        if name in sys.modules:
-            module(sys.modules[name])
-    late = _Late({name: seed for name, seed in seeds.items() if name not in sys.modules})
-    sys.meta_path.insert(0, late)
+    for name, apply in seeds.items():
+        if sys.modules.get(name) is not None:
+            apply(sys.modules[name])
+    finder = _Late(seeds)  # asked for what is not loaded yet
+    sys.meta_path.insert(0, finder)
     try:
         yield
     finally:
-        sys.meta_path.remove(late)
+        sys.meta_path.remove(finder)
         random.setstate(plain)
         if numpy and wide:
             numpy.set_state(wide)
-        elif NUMPY in sys.modules:
+        elif sys.modules.get(NUMPY) is not None:
             sys.modules[NUMPY].seed()  # nobody's state was there: back to chance
 
 

@@ -179,7 +179,7 @@ class KeyRing:
         self._folder = folder
         self._clock = clock
         if not folder.exists():
-            folder.mkdir(parents=True, mode=0o700)
+            folder.mkdir(parents=True, mode=0o700, exist_ok=True)
         self._guard()
         files = FileKeys(folder)
         self._private: PrivateKeys = Beside(private, files) if private else files
