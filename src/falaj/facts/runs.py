@@ -56,7 +56,8 @@ class Ending(enum.StrEnum):
 class Artifact(Fact, frozen=True, kw_only=True):
     """An output of a step, by content address.
 
-    digest: of the bytes (a file) or of the file tree (a folder). content, schema: for frames.
+    digest: of the bytes (a file) or of the file tree (a folder). schema: of frames. content: of frames
+    that were streamed, whose bytes may differ where their values do not.
     files: relative path -> digest of each file, so that any of them can be fetched by address.
     """
 

@@ -25,7 +25,7 @@ from falaj.base.trust import (
     threshold_of,
     unchecked,
 )
-from falaj.facts.releases import Revocation, RevocationKind, RoleRule, Trust, TrustedKey
+from falaj.facts.releases import Revocation, RevocationKind, RoleRule, Trust
 from falaj.facts.wire import plain
 
 __all__ = [
@@ -49,7 +49,6 @@ __all__ = [
     "signed_enough",
     "succeed",
     "threshold_of",
-    "with_key",
 ]
 
 
@@ -152,11 +151,3 @@ def changed(
         next_update=next_update or trust.next_update,
         **fields,
     )
-
-
-def with_key(
-    trust: Trust, key: TrustedKey, *, expires: datetime, next_update: datetime | None = None
-) -> Trust:
-    """The next version, with one key more (or in the place of its older entry)."""
-    others = tuple(known for known in trust.keys if known.public != key.public)
-    return changed(trust, expires=expires, next_update=next_update, keys=(*others, key))

@@ -43,7 +43,7 @@ def seed_of(seed: int, step: str) -> int:
 
 
 def artifact_part(artifact: Artifact) -> Any:
-    """Frames by value and exact types, all else by bytes."""
+    """What has a digest of its values by them and their exact types, all else by its bytes."""
     if artifact.content:
         return {"content": artifact.content, "schema": artifact.schema}
     return {"digest": artifact.digest}

@@ -20,7 +20,7 @@ from falaj.facts.data import Label
 from falaj.facts.models import Schema
 from falaj.facts.releases import DatasetRef
 
-__all__ = ["mlbom", "packages_of", "trouble"]
+__all__ = ["mlbom", "trouble"]
 
 SERIAL: Final = re.compile(r"urn:uuid:[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
@@ -111,11 +111,6 @@ def mlbom(
             }
         ],
     }
-
-
-def packages_of(lock: bytes) -> list[tuple[str, str, tuple[str, ...]]]:
-    """Name, version and SHA-256 hashes of each pinned line of a requirements lock, by name."""
-    return [(pin.name, pin.version, pin.hashes) for pin in read_lock(lock).pins]
 
 
 def trouble(bill: Mapping[str, Any]) -> list[str]:

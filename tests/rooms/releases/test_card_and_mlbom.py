@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 import pytest
 
 from falaj.base import canonical
+from falaj.base.locks import read_lock
 from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
 from falaj.facts.data import Label
 from falaj.facts.models import Schema
 from falaj.facts.releases import DatasetRef
 from falaj.facts.runs import Run, RunStatus
 from falaj.releases.card import NOTES, card
-from falaj.releases.mlbom import mlbom, packages_of
+from falaj.releases.mlbom import mlbom
 
 AT = datetime(2026, 3, 1, tzinfo=UTC)
 TREE = "sha256:" + "ab" * 32
@@ -191,4 +192,4 @@ LOCKS = {
 
 @pytest.mark.parametrize(("lock", "found"), LOCKS.values(), ids=LOCKS)
 def test_packages_of_a_lock(lock, found):
-    assert packages_of(lock) == found
+    assert [(pin.name, pin.version, pin.hashes) for pin in read_lock(lock).pins] == found

@@ -20,7 +20,6 @@ __all__ = [
     "INDEX",
     "MANIFEST",
     "Descriptor",
-    "envelope_layer",
     "index_with",
     "read_index",
     "read_release",
@@ -171,10 +170,6 @@ def read_signature(data: bytes, subject: str) -> Piece | None:
             if digests.is_digest(digest) and 0 < size <= MOST_ENVELOPE:
                 return Piece(digest=digest, size=size)
     return None
-
-
-def envelope_layer(envelope: bytes) -> Piece:
-    return Piece(digest=digests.of_bytes(envelope), size=len(envelope))
 
 
 def read_index(data: bytes) -> list[Descriptor]:
