@@ -13,6 +13,7 @@ NAMES = {
     "startup": "CPU of --help, status and import, against MLflow and ZenML",
     "journey": "wall and CPU of each stage of the demo",
     "steps": "what the engine costs a step, cold and cached, without a process around it",
+    "tracking": "100,000 points logged and stored, the best 10 of 10,000 runs found",
     "stats": "false rollbacks and detection against other rules; drift against Evidently; gates",
 }
 
