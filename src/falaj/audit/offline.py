@@ -5,29 +5,21 @@ Who may sign comes with the caller, never with the files: keys of role `log` and
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from falaj.base import bundle, canonical, merkle, note, time, tlog
+from falaj.base import bundle, canonical, merkle, time, tlog
 from falaj.base.bundle import Finding
-from falaj.base.note import COSIGNATURE, BadNote
-from falaj.base.tlog import Checkpoint
+from falaj.base.checkpoints import Seen, Signers, open_checkpoint, stands
+from falaj.base.note import BadNote
 
-__all__ = ["Checked", "Signers", "check_export", "check_growth", "check_proof", "open_checkpoint"]
+__all__ = ["Checked", "check_export", "check_growth", "check_proof"]
 
 LONGEST: Final = 1 << 16  # of one entry in a bundle of entries
 EVENTS: Final = "events.jsonl"
 CHECKPOINT: Final = "checkpoint"
-
-
-class Signers(NamedTuple):
-    """logs: who may sign checkpoints. witnesses: whose cosignatures count; at_least of them must."""
-
-    logs: Collection[note.Key]
-    witnesses: Collection[note.Key] = ()
-    at_least: int = 0
 
 
 class Checked(NamedTuple):
@@ -41,32 +33,6 @@ class Checked(NamedTuple):
         return not self.findings
 
 
-class Seen(NamedTuple):
-    checkpoint: Checkpoint
-    witnesses: tuple[tuple[str, int], ...]  # name, Unix seconds
-
-
-def open_checkpoint(data: bytes, signers: Signers) -> Seen:
-    """A checkpoint that a key of the log has signed, and enough witnesses. Raises BadNote.
-
-    The signer bears the name of the log: a key of another log never speaks for this one.
-    """
-    read = note.read_note(data)
-    told = tlog.read_checkpoint(read.text)
-    logs = [key for key in signers.logs if key.name == told.origin]
-    if not logs:
-        raise BadNote(f"no key of {told.origin} is trusted now")
-    opened = note.open_note(data, logs)
-    seen: tuple[tuple[str, int], ...] = ()
-    known = {(key.name, key.id) for key in signers.witnesses if key.kind == COSIGNATURE}
-    if any((one.name, one.id) in known for one in read.signatures):
-        held = note.open_note(data, signers.witnesses)
-        seen = tuple((key.name, at) for key, at in held.by)
-    if len(dict(seen)) < signers.at_least:
-        raise BadNote(f"{len(dict(seen))} witnesses have cosigned, wanted are {signers.at_least}")
-    return Seen(tlog.read_checkpoint(opened.text), seen)
-
-
 def check_proof(data: bytes, signers: Signers, *, entry: bytes | None = None) -> Checked:
     """Judge a `.tlog-proof`. entry: the event, when the reader has it; else the one in the file."""
     try:
@@ -78,9 +44,7 @@ def check_proof(data: bytes, signers: Signers, *, entry: bytes | None = None) ->
     if body is None:
         return _bad("audit.proof", "the proof does not hold the event: give it beside it")
     head = seen.checkpoint
-    if not merkle.verify_inclusion(
-        merkle.leaf(body), proof.place, head.size, proof.hashes, head.root
-    ):
+    if not stands(proof, body, head):
         return _bad(
             "audit.proof",
             f"the event does not stand at place {proof.place} of the {head.size} that were signed",

@@ -276,6 +276,24 @@ class Log:
                 f"there is no event {event!r} in the log",
                 fix="`falaj audit list` shows their ids",
             )
+        return self._proven(event, index, signed)
+
+    def first_seen(self, event: str) -> Proof | None:
+        """The same below the first checkpoint that a witness has cosigned, if one has."""
+        index = self.log.place(event)
+        held = (self.log.newest(name) for name in self.log.witnesses())
+        newest = max((receipt.size for receipt in held if receipt), default=0)
+        size = newest + 1 if index is None else index + 1
+        while index is not None and size <= newest:
+            signed = self.log.signed(size)
+            if signed is None:
+                break
+            if self.cosigned(signed) != signed.note:
+                return self._proven(event, index, signed)
+            size = signed.size + 1
+        return None
+
+    def _proven(self, event: str, index: int, signed: Signed) -> Proof:
         hashes = self._proof(merkle.inclusion_parts(index, signed.size))
         found = next(self.log.leaves(index, index + 1), None)
         if found is None or not merkle.verify_inclusion(

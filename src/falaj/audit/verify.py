@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
 from falaj.audit.container import BadContainer, Member, bytes_of, digest_of, read_members
-from falaj.audit.offline import Signers, check_proof, open_checkpoint
+from falaj.audit.offline import check_proof
 from falaj.audit.promotions import Grounds, file_of, misgivings, starts
 from falaj.audit.told import APPROVAL, Approved, Changed, Decided, Moved, Started
 from falaj.base import bundle, canonical, digests, dsse, merkle, note, paths, records, time
 from falaj.base.bundle import Content, Finding
+from falaj.base.checkpoints import Signers, open_checkpoint
 from falaj.base.tlog import read_proof
 from falaj.base.trust import (
     BadTrust,

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 from typing import Final, NamedTuple
 
-from falaj.audit.offline import Signers, open_checkpoint
 from falaj.audit.service import Log
 from falaj.base import canonical, merkle, note, time
 from falaj.base.bundle import Finding
+from falaj.base.checkpoints import Signers, open_checkpoint
 from falaj.facts.events import Event
 from falaj.ports.log import Leaf, LogStore, Signed
 

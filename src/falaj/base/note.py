@@ -32,6 +32,7 @@ __all__ = [
     "sign",
     "write_key",
     "write_note",
+    "write_pem",
 ]
 
 ED25519: Final = 0x01
@@ -285,3 +286,13 @@ def key_of_pem(name: str, kind: int, pem: bytes) -> Key | None:
     if not isinstance(public, Ed25519PublicKey):
         return None
     return Key(name, kind, public.public_bytes_raw())
+
+
+def write_pem(key: Key) -> str:
+    """The public key as PEM, without its name."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    public = Ed25519PublicKey.from_public_bytes(key.public)
+    form = serialization.PublicFormat.SubjectPublicKeyInfo
+    return public.public_bytes(serialization.Encoding.PEM, form).decode()

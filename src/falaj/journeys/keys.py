@@ -6,15 +6,15 @@ import json
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from falaj.base import dsse, time
-from falaj.base.errors import NotAllowed, NotFound
+from falaj.base import dsse, note, time
+from falaj.base.errors import FalajError, NotAllowed, NotFound
 from falaj.facts.access import Permit
 from falaj.facts.releases import Release, RevocationKind, Trust
 from falaj.facts.trust import identities_of, keys_for, threshold_of
 from falaj.ports.blobs import SealedBlobs
 from falaj.ports.ground import Ground
 from falaj.ports.kms import Scopes
-from falaj.releases import sign
+from falaj.releases import sign, witnessed
 
 __all__ = [
     "ERASURE",
@@ -90,9 +90,27 @@ def create(ground: Ground, permit: Permit, identity: str, roles: tuple[str, ...]
 def admit(
     ground: Ground, permit: Permit, identity: str, roles: tuple[str, ...], pem: str, name: str
 ) -> str:
-    hint = ground.keys.admit(identity, roles, pem, name=name)
+    hint = ground.keys.admit(identity, roles, pem_of(identity, pem), name=name)
     _event(ground, permit, "key.admitted", identity, {"hint": hint, "roles": list(roles)})
     return hint
+
+
+def pem_of(identity: str, given: str) -> str:
+    """A PEM as it is; the one-line key of a witness as one. Raises FalajError for another's name."""
+    if given.lstrip().startswith("-----"):
+        return given
+    try:
+        key = note.read_key(given.strip())
+    except note.BadNote:
+        return given  # the ring says what it expects
+    if key.name != identity:
+        raise FalajError(
+            "keys.other-name",
+            f"the key is that of {key.name!r}, not of {identity!r}",
+            why="a witness signs under the name that stands in its key",
+            fix=f"falaj keys add {key.name} FILE --role witness",
+        )
+    return note.write_pem(key)
 
 
 def rotate(ground: Ground, permit: Permit, identity: str) -> str:
@@ -157,10 +175,9 @@ def sign_again(ground: Ground, permit: Permit, known: Release) -> str:
             fix=f"falaj keys create {name} --role release",
         )
     sign.sign_release(ground.root / known.folder, signer, expect=known.id)
+    said = {"key": hint, "signatures": witnessed.signatures_of(ground.root / known.folder)}
     with ground.store.begin() as unit:
-        unit.append(
-            ground.event("release.signed", permit.person, f"release/{known.id}", {"key": hint})
-        )
+        unit.append(ground.event("release.signed", permit.person, f"release/{known.id}", said))
     return hint
 
 

@@ -30,7 +30,7 @@ from falaj.facts.scans import Licence, Scan
 from falaj.facts.trust import keys_for
 from falaj.facts.wire import decode
 from falaj.ports.ground import Ground
-from falaj.releases import build, diff, evidence, sign, verify
+from falaj.releases import build, diff, evidence, sign, verify, witnessed
 from falaj.releases.card import card
 from falaj.releases.cardpage import LANGUAGES, card_page, speaker
 from falaj.releases.mlbom import mlbom, trouble
@@ -118,6 +118,7 @@ def release(ground: Ground, permit: Permit, run_name: str, version: str) -> Rele
                     "evidence": made.evidence,
                     "run": made.run,
                     "report": report.id,
+                    "signatures": witnessed.signatures_of(folder),
                 },
             )
         )

@@ -18,9 +18,11 @@ from falaj.base.tlog import Checkpoint
 from falaj.base.trust import RootKey, note_keys
 from falaj.facts.events import Event
 from falaj.facts.project import AuditTable
+from falaj.facts.releases import Release
 from falaj.ports.ground import Ground
 from falaj.ports.log import Asked, Receipt, Signed
 from falaj.ports.witness import Away, Behind, Refused, Witness
+from falaj.releases import witnessed
 
 __all__ = [
     "Answer",
@@ -42,6 +44,7 @@ TRIES: Final = 3
 REFUSED: Final = "log.witness-refused"
 ACTOR: Final = "worker:witnesses"
 ROLE: Final = "witness"
+MOST_RELEASES: Final = 1_000_000
 SIZE: Final = "text/x.tlog.size"
 PLAIN: Final = "text/plain; charset=utf-8"
 
@@ -85,6 +88,7 @@ class Witnessing:
                     done.append(
                         f"witness {witness.name} holds the checkpoint of {sight.size} events"
                     )
+                    tell_releases(ground, self._log)
         finally:
             ground.store.release(lease)
         self._wait_s = min(max(self._wait_s * 2, FIRST_WAIT_S), LONGEST_WAIT_S) if away else EVERY_S
@@ -201,7 +205,22 @@ def sights(ground: Ground, *, ask: bool) -> list[Sight]:
             found.append(_sight(log, witness, error))
             continue
         found.append(show(ground, log, witness, signed)._replace(probed=probed))
+    if ask:
+        tell_releases(ground, log)
     return found
+
+
+def tell_releases(ground: Ground, log: Log) -> None:
+    """Beside each release: that witnesses have seen its signatures, as soon as they have."""
+    for known in ground.store.find(Release, limit=MOST_RELEASES):
+        folder = ground.root / known.folder
+        if witnessed.is_told(folder):
+            continue
+        asked = Asked(subject=f"release/{known.id}", type="release.")
+        told = [event for _, event in log.log.search(asked) if "signatures" in event.data]
+        proofs = [log.first_seen(event.id) for event in told]
+        if proofs and None not in proofs:
+            witnessed.keep(folder, [proof for proof in proofs if proof])
 
 
 def known_witnesses(ground: Ground) -> tuple[note.Key, ...]:

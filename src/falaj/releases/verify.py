@@ -128,24 +128,25 @@ def verify_release(
 ) -> Verified:
     """Judge `folder`; all findings. With `staging` the bytes judged are a private copy made there.
 
-    signed_at: when the signatures are known to have existed (an audit log's word); without it the
-    keys must be valid now, and a certificate or a retired key is judged at the time that release.json
-    says of itself. policy: digest that the verdicts must have been reached under.
+    signed_at: when the signatures are known to have existed; without it the word of witnesses that
+    lies beside the folder counts (releases/witnessed.py), and without that the keys must be valid now,
+    and a certificate or a retired key is judged at the time that release.json says of itself. policy: digest that the verdicts must have been reached under.
     environment: where it is to run; the trust root says how many identities must have signed for it.
     running: it is loaded already; a list of revocations that has grown old stops new loads alone.
     staging: made new with mode 0700, removed again when anything does not hold.
     """
-    found = _timely(trust, now, running=running, environment=environment, signed_at=signed_at)
     if not folder.is_dir() or folder.is_symlink():
-        found.append(Finding("releases.tampered", "", f"{folder.name} is not a folder"))
-        return Verified(None, "", tuple(found))
+        found = [Finding("releases.tampered", "", f"{folder.name} is not a folder")]
+        return Verified(None, "", (*_timely(trust, now, running=running), *found))
     listing = scan(folder)
-    found += listing.findings
+    found = list(listing.findings)
     if staging is not None:
         _private(staging)
     try:
         hashes, files, more = _take(listing.files, staging)
         found += more
+        signed_at = signed_at or _seen(folder, trust, hashes, now)
+        found += _timely(trust, now, running=running, environment=environment, signed_at=signed_at)
         judged, more = _examined(
             hashes,
             lambda path: _bytes_of(files[path]),
@@ -173,6 +174,15 @@ def verify_release(
     if found and staging is not None:
         shutil.rmtree(staging, ignore_errors=True)
     return Verified(manifest, judged.id, tuple(found), judged.identities, signed_at is not None)
+
+
+def _seen(folder: Path, trust: Trust, hashes: Mapping[str, str], now: datetime) -> datetime | None:
+    """When witnesses have seen the signatures, where their word lies beside the folder."""
+    from falaj.releases import witnessed
+
+    if not witnessed.beside(folder).exists():
+        return None
+    return witnessed.seen_at(folder, trust, hashes, now=now)
 
 
 def judge_listing(

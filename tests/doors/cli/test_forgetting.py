@@ -53,7 +53,8 @@ def test_what_a_person_wrote_is_in_no_file_of_the_store(here, remarked):
 
 def test_an_earlier_proof_still_holds_after_the_erasure(here, remarked):
     from falaj.app import Works
-    from falaj.audit.offline import Signers, check_proof
+    from falaj.audit.offline import check_proof
+    from falaj.base.checkpoints import Signers
 
     events = here(remarked, "audit", "list", "--type", "key.", "--json").json()["data"]["events"]
     proof = remarked / "event.tlog-proof"

@@ -15,9 +15,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from falaj.audit.offline import Checked, Signers, check_export, check_growth, check_proof
+from falaj.audit.offline import Checked, check_export, check_growth, check_proof
 from falaj.audit.verify import verify_pack
 from falaj.base import note, time
+from falaj.base.checkpoints import Signers
 from falaj.base.trust import BadTrust, Root, note_keys, open_root
 
 __all__ = ["main"]

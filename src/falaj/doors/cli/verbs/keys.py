@@ -121,6 +121,8 @@ def create(ctx: click.Context, identity: str, roles: tuple[str, ...]) -> None:
 def add(ctx: click.Context, identity: str, file: Path, roles: tuple[str, ...], name: str) -> None:
     """Trust a public key from elsewhere, or one name of a certificate authority.
 
+    FILE is a PEM, or the one-line key of a witness of the audit log.
+
     \b
     Examples:
       falaj keys add auditor auditor.pem --role gate
