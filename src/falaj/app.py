@@ -421,13 +421,13 @@ class Works:
         carries rollouts on. wait: for what is done beside it, too, where somebody else's server
         may be slow; otherwise the next turn says what came of it.
         """
-        from falaj.journeys import roll_out
+        from falaj.journeys import reconcile
         from falaj.journeys.watch import Watch
 
         self._watch = self._watch or Watch(self.ground)
         done: list[str] = []
         if "rollouts" in duties:
-            done += roll_out.reconcile(self.ground, self.name, self._watch.strata)
+            done += reconcile.reconcile(self.ground, self.name, self._watch.strata)
         if "monitors" in duties and monotonic() - self._watched >= WATCH_EVERY_S:
             if self.ground.store.take("monitors", self.name, LEASE_S) is not None:
                 done += self._watch.turn()

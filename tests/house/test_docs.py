@@ -21,7 +21,7 @@ from falaj.doors.cli.main import VERBS, cli
 from falaj.facts import attestations
 from falaj.facts.project import Project
 from falaj.facts.trust import KIND as TRUST_KIND
-from falaj.journeys.roll_out import PLAN_TYPE
+from falaj.rollouts.declare import PLAN_TYPE
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"

@@ -13,7 +13,7 @@ import walks
 from traffic import Traffic
 
 from falaj.base.errors import Conflict
-from falaj.journeys import roll_out
+from falaj.journeys import reconcile
 
 # A worker that is killed at its n-th edge: before and after each commit, and around each call of
 # the target. Between two edges nothing outlasts the process.
@@ -192,7 +192,7 @@ def test_what_a_fenced_worker_still_wants_to_write_is_refused(live, at, verdict)
         if verdict == "look":
             time.sleep(1.5)  # strata that both of them would take
         with pytest.raises(Conflict) as refusal:
-            roll_out.reconcile(live.works.ground, live.works.name, frozen_here)
+            reconcile.reconcile(live.works.ground, live.works.name, frozen_here)
     assert refusal.value.code in ("store.lease-lost", "store.moved-on")
     assert walks.history(other) == after, "not one event of the fenced one is in the log"
     proofs.nothing_twice(live)

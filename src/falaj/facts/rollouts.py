@@ -219,10 +219,17 @@ class LiveMove(Fact, frozen=True, kw_only=True):
 
 
 class Deployment(Fact, frozen=True, kw_only=True):
-    """What an environment should run: the signed plan of the highest seq. id: the environment."""
+    """What an environment should run: the signed plan of the highest seq. id: the environment.
+
+    servers: name -> boot that was last seen ready. amiss: name -> what is not as declared, until it
+    is repaired. down: a person stopped it.
+    """
 
     id: str
     seq: int
     plan: TrafficPlan
     envelope: str  # DSSE, JSON text
     since: Instant
+    servers: dict[str, str] = {}
+    amiss: dict[str, str] = {}
+    down: bool = False

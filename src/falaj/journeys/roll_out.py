@@ -1,8 +1,7 @@
 """Walk (b): an approved release goes into production step by step, or goes back by itself.
 
-Every function looks at stored state, does one step and stores what it did; a worker that is killed
-anywhere leaves nothing half-done, and the next one goes on from what is stored and what the target
-shows. Plans carry a growing `seq`, so a worker that lost its lease cannot turn back the clock.
+What people ask for is written down here; `reconcile` carries it out. Plans carry a growing `seq`,
+so a worker that lost its lease cannot turn back the clock.
 """
 
 from __future__ import annotations
@@ -10,58 +9,30 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final
 
 from msgspec.structs import replace
 
-from falaj.base import digests, dsse, ids
+from falaj.base import dsse
 from falaj.base.errors import Conflict, NotFound
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
 from falaj.changes.promotion import promotion
 from falaj.facts.access import Permit
-from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState
-from falaj.facts.models import AliasMove
-from falaj.facts.monitoring import Alert, AlertState
+from falaj.facts.changes import Approval, Change, ChangeState
 from falaj.facts.releases import Manifest, Release
-from falaj.facts.rollouts import (
-    Deployment,
-    LiveMove,
-    Phase,
-    Rollout,
-    RolloutDecision,
-    Strategy,
-    Stratum,
-)
+from falaj.facts.rollouts import Deployment, LiveMove, Phase, Rollout, RolloutPlan, Strategy
 from falaj.facts.runs import Run
-from falaj.facts.serving import Desired, LogKey, ModelPlan, Observed, TrafficPlan
-from falaj.facts.wire import plain
 from falaj.ports.ground import Ground
-from falaj.ports.store import Kept, Lease, Unit
-from falaj.ports.target import Target
+from falaj.ports.store import Unit
 from falaj.releases import verify
 from falaj.rollouts import rules
+from falaj.rollouts.service import active, event_of, newest_live, target_of
 
-__all__ = ["Labels", "live", "reconcile", "roll_back", "start", "steer"]
+__all__ = ["down", "promised", "roll_back", "start", "steer"]
 
-PLAN_TYPE: Final = "application/vnd.falaj.plan+json"
-PLAN_SIGNER: Final = "plan-signer"
 POLICY_SIGNER: Final = "policy-signer"
-LEASE_S: Final = 5.0  # renewed each turn; a killed worker holds nobody up for longer
-GIVE_UP_S: Final = 30.0  # a target that cannot start a release for so long sends it back
-CHAMPION: Final = "champion"
-
-Labels = Callable[[Rollout], Sequence[Stratum]]
-"""Counts of labelled answers of one rollout, joined by `learning`."""
-
-
-class Seen(NamedTuple):
-    deployment: Deployment
-    observed: Observed
-    confirmed: rules.Confirmed
 
 
 def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
@@ -121,6 +92,7 @@ def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
         envelope = json.dumps(dsse.seal(said, signer), sort_keys=True)
         rollout = replace(rollout, promotion=envelope)
         unit.add(rollout)
+        stands_up(ground, unit, permit.person, change.environment)
         unit.append(event_of(ground, permit.person, rollout, "rollout.started"))
         changes.move(ground, unit, permit.person, change.id, ChangeState.IMPLEMENTING)
     return rollout
@@ -172,10 +144,20 @@ def steer(ground: Ground, permit: Permit, environment: str, verb: rules.Verb, wh
     return asked
 
 
-def roll_back(ground: Ground, permit: Permit, environment: str, model: str, why: str) -> Rollout:
+def roll_back(
+    ground: Ground,
+    permit: Permit,
+    environment: str,
+    model: str,
+    why: str,
+    *,
+    cause: str = "asked by a person",
+) -> Rollout:
     """Go back in one step: end the running rollout, or leave the live release for the one before.
 
-    Pre-approved as an emergency change that opens and fills its own record; its review stays open.
+    Nothing is run or analysed again; the release was verified, is verified here once more, and is
+    warm where it was live before. Pre-approved as an emergency change that opens and fills its own
+    record; its review stays open.
     """
     with ground.store.begin() as unit:
         running = active(unit, environment, model)
@@ -203,9 +185,10 @@ def roll_back(ground: Ground, permit: Permit, environment: str, model: str, why:
             latency_us=frozen_latency(ground, to.id),
             started=now,
             since=now,
-            why=f"asked by a person: {why}",
+            why=f"{cause}: {why}",
         )
         unit.add(rollout)
+        stands_up(ground, unit, permit.person, environment)
         unit.append(event_of(ground, permit.person, rollout, "rollback.started"))
     return rollout
 
@@ -236,414 +219,63 @@ def way_back(ground: Ground, environment: str, model: str) -> tuple[LiveMove, Re
     return now_live, ground.store.get(Release, before).fact
 
 
-def live(ground: Ground, environment: str, model: str, at: Any = None) -> LiveMove | None:
-    """The ledger's memory: what answered at that time (now, when not said)."""
-    after = ""
-    while True:
-        page = ground.store.find(LiveMove, after=after, environment=environment, model=model)
-        for move in page:
-            if at is None or move.at <= at:
-                return move
-        if not page:
-            return None
-        after = page[-1].id
+def stands_up(ground: Ground, unit: Unit, actor: str, environment: str) -> None:
+    """What was taken down stands again from here on."""
+    try:
+        kept = unit.get(Deployment, environment)
+    except NotFound:
+        return
+    if kept.fact.down:
+        unit.replace(kept, replace(kept.fact, down=False))
+        unit.append(ground.event("environment.up", actor, f"environment/{environment}", {}))
 
 
-def reconcile(ground: Ground, owner: str, labels: Labels) -> list[str]:
-    """One pass over everything that waits: each item under its own lease, one step each.
+def down(ground: Ground, permit: Permit, environment: str, why: str, *, undo: bool = False) -> None:
+    """Stop all servers of an environment until a person undoes it, or something is rolled out.
 
-    Returns what was done, in words. An item whose lease is held elsewhere is left alone.
+    Raises Conflict while a rollout is running: it would wait for servers that nobody may start.
     """
-    done: list[str] = []
-    busy: set[str] = set()
-    for rollout in unfinished(ground):
-        busy.add(rollout.environment)
-        lease = ground.store.take(f"environment/{rollout.environment}", owner, LEASE_S)
-        if lease is not None:
-            done += step(ground, rollout.id, lease, labels)
-    for deployment in ground.store.find(Deployment):
-        if deployment.id in busy:
-            continue
-        lease = ground.store.take(f"environment/{deployment.id}", owner, LEASE_S)
-        if lease is None:
-            continue
-        if ground.store.find(LiveMove, limit=1, environment=deployment.id):
-            current = with_log_key(ground, deployment, lease)
-            target_of(ground, deployment.id).apply(desired(ground, current))
-        else:
-            target_of(ground, deployment.id).stop(deployment.id)  # its first release was aborted
-    return done
-
-
-def log_key(ground: Ground, environment: str) -> LogKey | None:
-    """What servers of this environment seal their log under now: a key a month.
-
-    One log of an environment holds all its models, so it is what is erased at once.
-    """
-    if ground.scopes is None:
-        return None
-    scope = f"inference/{environment}/{ground.now():%Y-%m}"
-    version, public = ground.scopes.writing(scope)
-    table = ground.project.environments[environment]
-    return LogKey(
-        scope=scope,
-        version=version,
-        public=base64.b64encode(public).decode(),
-        classification=str(ground.project.classification),
-        residency=table.region or ground.project.project.region,
-    )
-
-
-def with_log_key(ground: Ground, deployment: Deployment, lease: Lease) -> Deployment:
-    """The same models under a new plan when the month is over or the key was erased."""
-    sealing = log_key(ground, deployment.id)
-    if deployment.plan.log_key == sealing:
-        return deployment
     with ground.store.begin() as unit:
-        unit.hold(lease)
-        kept = unit.get(Deployment, deployment.id)
-        return issue(ground, unit, deployment.id, kept, kept.fact.plan.models, sealing, lease)
-
-
-def unfinished(ground: Ground) -> list[Rollout]:
-    return [
-        rollout
-        for phase in Phase
-        if phase not in rules.FINAL
-        for rollout in ground.store.find(Rollout, phase=phase)
-    ]
-
-
-def step(ground: Ground, rollout_id: str, lease: Lease, labels: Labels) -> list[str]:
-    """Bring one rollout one step further."""
-    kept = ground.store.get(Rollout, rollout_id)
-    seen = move_target(ground, kept.fact, lease)
-    record_live(ground, kept.fact, seen, lease)
-    if kept.fact.phase in (Phase.STARTING, Phase.PROMOTING, Phase.ROLLING_BACK):
-        return wait_for_target(ground, kept, seen, lease)
-    return look(ground, kept, lease, labels)
-
-
-def move_target(ground: Ground, rollout: Rollout, lease: Lease) -> Seen:
-    """Make the plan that the rollout's phase asks for, hand it to the target, look at it."""
-    deployment = planned(ground, rollout, lease)
-    target = target_of(ground, rollout.environment)
-    target.apply(desired(ground, deployment))
-    observed = target.observe(rollout.environment)
-    return Seen(deployment, observed, confirmed(observed, deployment.seq))
-
-
-def confirmed(observed: Observed, seq: int) -> rules.Confirmed:
-    problems = [server.problem for server in observed.servers if server.problem]
-    if problems:
-        return rules.Confirmed(done=False, problem=problems[0])
-    ready = bool(observed.servers) and all(
-        server.ready and server.plan_seq >= seq for server in observed.servers
-    )
-    return rules.Confirmed(done=ready)
-
-
-def planned(ground: Ground, rollout: Rollout, lease: Lease) -> Deployment:
-    """The environment's deployment, with a new signed plan when this model's part changes."""
-    wanted = rules.model_plan(rollout, folders(rollout))
-    sealing = log_key(ground, rollout.environment)  # before the transaction: it may make the key
-    with ground.store.begin() as unit:
-        unit.hold(lease)
+        running = active(unit, environment, "")
+        if running is not None and not undo:
+            raise Conflict(
+                "rollouts.one-at-a-time",
+                f"rollout {running.id} of {running.version} is {running.phase}",
+                fix=f"end it first: falaj rollout abort -e {environment} -m ...",
+            )
         try:
-            kept: Kept[Deployment] | None = unit.get(Deployment, rollout.environment)
+            kept = unit.get(Deployment, environment)
         except NotFound:
-            kept = None
-        models = dict(kept.fact.plan.models) if kept else {}
-        same_key = kept is not None and kept.fact.plan.log_key == sealing
-        if kept is not None and same_key and models.get(rollout.model) == wanted:
-            return kept.fact
-        models[rollout.model] = wanted
-        return issue(ground, unit, rollout.environment, kept, models, sealing, lease)
-
-
-def issue(
-    ground: Ground,
-    unit: Unit,
-    environment: str,
-    kept: Kept[Deployment] | None,
-    models: dict[str, ModelPlan],
-    sealing: LogKey | None,
-    lease: Lease,
-) -> Deployment:
-    """The next plan of the environment."""
-    seq = (kept.fact.seq if kept else 0) + 1
-    fresh = signed_plan(ground, environment, seq, models, sealing)
-    if kept is None:
-        unit.add(fresh)
-    else:
-        unit.replace(kept, fresh)
-    unit.append(
-        ground.event(
-            "plan.issued",
-            f"worker:{lease.owner}",
-            f"environment/{environment}",
-            {"seq": fresh.seq, "digest": digests.of_bytes(fresh.envelope.encode())},
-        )
-    )
-    return fresh
-
-
-def withdraw(ground: Ground, unit: Unit, rollout: Rollout, lease: Lease) -> None:
-    """Take a model that was never live out of the plan. An empty plan is none: see `reconcile`."""
-    kept = unit.get(Deployment, rollout.environment)
-    models = {name: m for name, m in kept.fact.plan.models.items() if name != rollout.model}
-    if models:
-        issue(ground, unit, rollout.environment, kept, models, kept.fact.plan.log_key, lease)
-
-
-def signed_plan(
-    ground: Ground,
-    environment: str,
-    seq: int,
-    models: dict[str, ModelPlan],
-    sealing: LogKey | None,
-) -> Deployment:
-    table = ground.project.environments[environment]
-    plan = TrafficPlan(
-        seq=seq,
-        environment=environment,
-        zone=table.region or ground.project.project.region,
-        issued=ground.now(),
-        models=models,
-        log_key=sealing,
-    )
-    ground.keys.create(PLAN_SIGNER, ("plan",))
-    envelope = dsse.seal(plain(plan), ground.keys.signer(PLAN_SIGNER), kind=PLAN_TYPE)
-    return Deployment(
-        id=environment, seq=seq, plan=plan, envelope=json.dumps(envelope), since=ground.now()
-    )
-
-
-def folders(rollout: Rollout) -> dict[str, str]:
-    """Release id -> folder below the target's root."""
-    return {
-        release: f"releases/{digests.short(release)}"
-        for release in (rollout.release, rollout.previous)
-        if release
-    }
-
-
-def desired(ground: Ground, deployment: Deployment) -> Desired:
-    named = {
-        arm.release
-        for model in deployment.plan.models.values()
-        for arm in (model.stable, model.canary, model.standby)
-        if arm is not None
-    }
-    return Desired(
-        environment=deployment.id,
-        plan=deployment.plan,
-        envelope=deployment.envelope,
-        trust=ground.keys.trust_text(),
-        folders={
-            release: str(Path(ground.root / ground.store.get(Release, release).fact.folder))
-            for release in named
-        },
-        replicas=ground.project.environments[deployment.id].replicas,
-    )
-
-
-def target_of(ground: Ground, environment: str) -> Target:
-    return ground.targets[ground.project.environments[environment].target]
-
-
-def record_live(ground: Ground, rollout: Rollout, seen: Seen, lease: Lease) -> None:
-    """Once the target shows a plan, the ledger remembers it."""
-    if not seen.confirmed.done:
-        return
-    part = seen.deployment.plan.models[rollout.model]
-    with ground.store.begin() as unit:
-        unit.hold(lease)
-        last = newest_live(unit, rollout.environment, rollout.model)
-        if last is not None and last.seq >= seen.deployment.seq:
-            return
-        version = {
-            rollout.release: rollout.version,
-            rollout.previous: rollout.previous_version,
-        }
-        move = LiveMove(
-            id=ids.new(),
-            environment=rollout.environment,
-            model=rollout.model,
-            stable=part.stable.release,
-            stable_version=version[part.stable.release],
-            canary=part.canary.release if part.canary else "",
-            canary_version=version[part.canary.release] if part.canary else "",
-            weight_bp=part.canary.weight_bp if part.canary else 0,
-            at=ground.now(),
-            cause=rollout.id,
-            seq=seen.deployment.seq,
-        )
-        unit.add(move)
-        unit.append(
-            ground.event(
-                "live.moved",
-                f"worker:{lease.owner}",
-                f"environment/{rollout.environment}",
-                {
-                    "model": move.model,
-                    "stable": move.stable,
-                    "canary": move.canary,
-                    "weight_bp": move.weight_bp,
-                    "seq": move.seq,
-                    "cause": move.cause,
-                },
+            raise NotFound(
+                "rollouts.nothing-live", f"nothing is live in {environment}", fix="falaj status"
+            ) from None
+        if kept.fact.down is undo:
+            unit.replace(kept, replace(kept.fact, down=not undo, servers={}, amiss={}))
+            kind = "environment.up" if undo else "environment.down"
+            unit.append(
+                ground.event(kind, permit.person, f"environment/{environment}", {}, remark=why)
             )
-        )
+    if not undo:
+        target_of(ground, environment).stop(environment)
 
 
-def wait_for_target(ground: Ground, kept: Kept[Rollout], seen: Seen, lease: Lease) -> list[str]:
-    rollout = kept.fact
-    now = ground.now()
-    after = rules.give_up(rollout, seen.confirmed, now=now, patience_s=GIVE_UP_S) or rules.confirm(
-        rollout, seen.confirmed, now=now
-    )
-    if after.phase is rollout.phase:
-        return []
-    with ground.store.begin() as unit:
-        unit.hold(lease)
-        unit.replace(kept, after)
-        unit.append(event_of(ground, f"worker:{lease.owner}", after, f"rollout.{after.phase}"))
-        finish(ground, unit, after, lease)
-        if after.phase is Phase.ABORTED:
-            withdraw(ground, unit, after, lease)
-    return [f"{after.id} {after.phase}"]
+def promised(
+    ground: Ground, environment: str, plan: RolloutPlan, model: str
+) -> tuple[float, float]:
+    """Rate of bad answers and requests a minute of what is live now, from its own counts.
 
-
-def finish(ground: Ground, unit: Unit, rollout: Rollout, lease: Lease) -> None:
-    """What the end of a rollout means for its change, the alias and the people who must know."""
-    actor = f"worker:{lease.owner}"
-    if rollout.phase is Phase.ABORTED:
-        changes.move(ground, unit, actor, rollout.change, ChangeState.FAILED, rollout.why)
-    elif rollout.phase is Phase.PROMOTED:
-        change = changes.move(
-            ground, unit, actor, rollout.change, ChangeState.IMPLEMENTED, rollout.why
-        )
-        champion(ground, unit, rollout.model, rollout.release, change, actor)
-    elif rollout.phase is Phase.ROLLED_BACK:
-        kept = unit.get(Change, rollout.change)
-        emergency = kept.fact.kind is ChangeKind.EMERGENCY
-        state = ChangeState.IMPLEMENTED if emergency else ChangeState.ROLLED_BACK
-        change = changes.move(ground, unit, actor, rollout.change, state, rollout.why)
-        champion(ground, unit, rollout.model, rollout.previous, change, actor)
-        alert = Alert(
-            id=ids.new(),
-            kind="rollback",
-            environment=rollout.environment,
-            model=rollout.model,
-            release=rollout.release,
-            state=AlertState.OPEN,
-            title=f"{rollout.version} went back to {rollout.previous_version}",
-            reasons=(rollout.why,),
-            at=ground.now(),
-        )
-        unit.add(alert)
-        unit.append(
-            ground.event(
-                "alert.opened", actor, f"alert/{alert.id}", {"kind": alert.kind, "of": rollout.id}
-            )
-        )
-
-
-def champion(
-    ground: Ground, unit: Unit, model: str, release: str, change: Change, actor: str
-) -> None:
-    moves = unit.find(AliasMove, model=model, alias=CHAMPION, limit=1)
-    previous = moves[0].release if moves else ""
-    if previous == release:
-        return
-    move = AliasMove(
-        id=ids.new(),
-        model=model,
-        alias=CHAMPION,
-        release=release,
-        previous=previous,
-        by=actor,
-        at=ground.now(),
-        change=change.id,
-    )
-    unit.add(move)
-    unit.append(
-        ground.event(
-            "alias.moved", actor, f"model/{model}", {"alias": CHAMPION, "release": release}
-        )
-    )
-
-
-def look(ground: Ground, kept: Kept[Rollout], lease: Lease, labels: Labels) -> list[str]:
-    """Take the strata that closed, judge them, decide, store: one transaction."""
-    from falaj.rollouts import analysis  # numpy: not needed to ask what is live
-
-    rollout = kept.fact
-    now = ground.now()
-    counts = target_of(ground, rollout.environment).counts(rollout.environment, rollout.id)
-    read = analysis.read(rollout, counts, labels(rollout), now=now)
-    after, finding, numbers = analysis.judge(rollout, read, now=now)
-    decided, move = rules.decide(after, finding, now=now)
-    if decided == rollout:
-        return []
-    with ground.store.begin() as unit:
-        unit.hold(lease)
-        unit.replace(kept, decided)
-        decision = RolloutDecision(
-            id=ids.new(),
-            rollout=rollout.id,
-            at=now,
-            step=rollout.step,
-            outcome=finding.outcome,
-            action=move.action,
-            reasons=move.reasons or finding.reasons,
-            numbers=numbers,
-        )
-        unit.add(decision)
-        unit.append(
-            ground.event(
-                "rollout.decided",
-                f"worker:{lease.owner}",
-                f"rollout/{rollout.id}",
-                {
-                    "decision": decision.id,
-                    "action": move.action,
-                    "outcome": str(finding.outcome),
-                    "step": rollout.step,
-                    "numbers": plain(numbers),
-                },
-            )
-        )
-    return [] if move.action == "hold" else [f"{rollout.id} {move.action}"]
-
-
-def active(unit: Unit, environment: str, model: str) -> Rollout | None:
-    for rollout in unit.find(Rollout, environment=environment):
-        if model in ("", rollout.model) and rollout.phase not in rules.FINAL:
-            return rollout
-    return None
-
-
-def newest_live(unit: Unit, environment: str, model: str) -> LiveMove | None:
-    return next(iter(unit.find(LiveMove, environment=environment, model=model, limit=1)), None)
-
-
-def event_of(ground: Ground, actor: str, rollout: Rollout, type: str) -> Any:
-    return ground.event(
-        type,
-        actor,
-        f"rollout/{rollout.id}",
-        {
-            "phase": str(rollout.phase),
-            "step": rollout.step,
-            "release": rollout.release,
-            "previous": rollout.previous,
-            "change": rollout.change,
-        }
-        | (
-            {"promotion": digests.of_bytes(rollout.promotion.encode())}
-            if type == "rollout.started"
-            else {}
-        ),
-    )
+    Of the last hour that was counted; 0 and 0 where nothing was.
+    """
+    moves = ground.store.find(LiveMove, environment=environment, model=model, limit=1)
+    if not moves:
+        return 0.0, 0.0
+    counts = target_of(ground, environment).counts(environment, moves[0].cause)
+    newest = max((row.stratum for row in counts), default=0)
+    lately = [row for row in counts if row.stratum > newest - 3600 / plan.stratum_s]
+    asked = [row for row in lately if row.metric == "requests"]
+    n = sum(row.n_c + row.n_s for row in asked)
+    if not n:
+        return 0.0, 0.0
+    bad = sum(row.x_c + row.x_s for row in lately if row.metric == "errors")
+    span = (newest + 1 - min(row.stratum for row in asked)) * plan.stratum_s / 60
+    return bad / n, n / span

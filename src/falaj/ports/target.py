@@ -30,5 +30,11 @@ class Target(Protocol):
     def spool(self, environment: str) -> Path:
         """A local folder with what the servers left: log, ground truth, counts, boot records."""
 
+    def prune(self, environment: str, keep: frozenset[str]) -> None:
+        """Remove release folders that are not in `keep` (`releases/<name>`), but for the newest one.
+
+        Asked for only when every server shows the plan that needs no others.
+        """
+
     def stop(self, environment: str) -> None:
         """End all processes of the environment. Not an error when there are none."""

@@ -37,6 +37,7 @@ __all__ = [
     "Outcome",
     "Policy",
     "analyse",
+    "e_text",
     "start_states",
 ]
 

@@ -25,7 +25,9 @@ from falaj.stats.summaries import Counts2x2, Pairs, Stratum
 
 __all__ = [
     "ASSUMED_PHI",
+    "BLOCK_MINUTES",
     "GRID",
+    "TWO_SIDED_GRID",
     "Dispersion",
     "OddsRatio",
     "Plan",
@@ -451,10 +453,11 @@ class Dispersion(NamedTuple):
         return 1 + (self.upper - 1) * weight * (1 - weight) / (self.share * (1 - self.share))
 
 
-def dispersion(strata: Sequence[Counts2x2]) -> Dispersion:
-    """Measure phi from A/A strata (half A stands for the canary), the worst block of 6 h.
+def dispersion(strata: Sequence[Counts2x2], *, block: int = BLOCK_MINUTES) -> Dispersion:
+    """Measure phi from A/A strata (half A stands for the canary), the worst block.
 
-    Fewer than 6 h of strata, or strata without information: 2 is assumed.
+    Less than a block of strata, or strata without information: 2 is assumed. block: in the unit of
+    `Stratum.t`; 6 h of minutes unless said.
     """
     rows = [(one.stratum.t, *_score(one)) for one in strata]
     rows = [row for row in rows if row[2] > 0]
@@ -462,13 +465,13 @@ def dispersion(strata: Sequence[Counts2x2]) -> Dispersion:
     if not rows:
         return assumed
     first, end = min(row[0] for row in rows), max(row[0] for row in rows) + 1
-    blocks = (end - first) // BLOCK_MINUTES
+    blocks = (end - first) // block
     if blocks < 1:
         return assumed
-    # a last block shorter than 6 h joins the one before it
+    # a shorter last block joins the one before it
     found = [
-        _block([r for r in rows if min((r[0] - first) // BLOCK_MINUTES, blocks - 1) == block])
-        for block in range(blocks)
+        _block([r for r in rows if min((r[0] - first) // block, blocks - 1) == number])
+        for number in range(blocks)
     ]
     share = sum(row[3] for row in rows) / len(rows)
     phi, size = max(found)

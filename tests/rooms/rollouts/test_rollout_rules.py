@@ -10,7 +10,7 @@ from msgspec.structs import replace
 from falaj.base.errors import Conflict
 from falaj.facts.rollouts import LiveMove, Outcome, Phase, Rollout, RolloutPlan, Strategy
 from falaj.facts.serving import Counts
-from falaj.rollouts import analysis, rules
+from falaj.rollouts import analysis, rules, traffic
 from falaj.rollouts.rules import Confirmed, Finding, Verb
 
 NOW = datetime(2026, 11, 24, 12, tzinfo=UTC)
@@ -76,7 +76,7 @@ def test_a_rollout_that_went_back_never_sends_traffic_again(findings):
         rollout, _ = rules.decide(rollout, found, now=now)
         rollout = rules.confirm(rollout, Confirmed(done=True), now=now)
         gone = gone or rollout.phase in (Phase.ROLLING_BACK, Phase.ROLLED_BACK)
-        plan = rules.model_plan(rollout, {"new": "n", "old": "o"})
+        plan = traffic.model_plan(rollout, {"new": "n", "old": "o"})
         if gone:
             assert plan.stable.release == "old"
             assert plan.canary is None
@@ -89,7 +89,7 @@ def test_weight_never_falls_while_it_goes_well_and_100_needs_the_proof(findings)
         now += timedelta(seconds=11)
         proven = proven or found is PROVEN
         rollout, _ = rules.decide(rollout, found, now=now)
-        plan = rules.model_plan(rollout, {"new": "n", "old": "o"})
+        plan = traffic.model_plan(rollout, {"new": "n", "old": "o"})
         weight = 10_000 if plan.stable.release == "new" else (plan.canary and plan.canary.weight_bp)
         assert weight is not None
         assert weight >= last
@@ -119,14 +119,14 @@ def test_confirm(strategy, phase, done, after):
 
 
 def test_no_traffic_before_the_target_is_ready():
-    plan = rules.model_plan(replace(ROLLOUT, phase=Phase.STARTING), {"new": "n", "old": "o"})
+    plan = traffic.model_plan(replace(ROLLOUT, phase=Phase.STARTING), {"new": "n", "old": "o"})
     assert plan.canary is None
     assert plan.standby is not None
     assert plan.standby.release == "new"
 
 
 def test_nothing_is_counted_before_the_target_is_ready():
-    plan = rules.model_plan(replace(ROLLOUT, phase=Phase.STARTING), {"new": "n", "old": "o"})
+    plan = traffic.model_plan(replace(ROLLOUT, phase=Phase.STARTING), {"new": "n", "old": "o"})
     assert plan.rollout == "", "requests without a split would count against the planned split"
 
 

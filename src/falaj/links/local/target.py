@@ -7,37 +7,38 @@ them a card, a lock and a log for each server. A server holds its lock as long a
 
 from __future__ import annotations
 
-import base64
-import binascii
 import contextlib
 import fcntl
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 
-from falaj.base import files
+from falaj.base import dsse
+from falaj.base import time as instants
 from falaj.base.errors import FalajError
 from falaj.facts.serving import ArmPlan, Counts, Desired, Observed, ObservedServer
+from falaj.facts.trust import BadTrust, keys_for, open_trust
+from falaj.links.local.placing import place, remove, write
 
 __all__ = ["LocalTarget"]
 
+PLAN: Final = "application/vnd.falaj.plan+json"
 DEATHS: Final = 5
 WITHIN_S: Final = 60.0
 FIRST_WAIT_S: Final = 0.5
 ASK_S: Final = 2.0
 STOP_S: Final = 15.0
-SEEN: Final = ".seen"  # what witnesses say of a release lies beside its folder, by this name
+MUTE_S: Final = 20.0
 LOG_BYTES: Final = 1 << 20
 KEPT: Final = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH")
 
@@ -51,24 +52,26 @@ class LocalTarget:
         self._children: list[subprocess.Popen[bytes]] = []
         self._read: dict[Path, int] = {}  # counts file -> bytes taken
         self._counts: dict[Path, dict[tuple[Any, ...], Counts]] = {}
+        self._mute: dict[tuple[str, str, str], float] = {}  # a server that runs and does not answer
 
     def apply(self, desired: Desired) -> None:
         """Place folders, then trust, then the plan, then start what does not run."""
         here = self._folder(desired.environment)
         here.mkdir(parents=True, exist_ok=True)
         with _locked(here / ".apply.lock"):
-            seq = _seq(here / "plan.json")
+            seq = _seq(here / "plan.json", desired.trust)
             if desired.plan.seq < seq:
                 return
             for arm in _arms(desired):
-                _place(here, arm, desired.folders)
-            _write(here / "trust.json", desired.trust)
-            if desired.plan.seq > seq:
-                files.write_atomic(here / "plan.json", desired.envelope.encode())
+                place(here, arm, desired.folders)
+            write(here / "trust.json", desired.trust)
+            # Also where somebody changed it by hand: nobody obeys what nobody signed.
+            write(here / "plan.json", desired.envelope)
             port = self._port(here, desired)
             before = _json(here / "target.json").get("replicas", 0)
             told = {"replicas": desired.replicas, "port": port}
-            _write(here / "target.json", json.dumps(told, sort_keys=True))
+            write(here / "target.json", json.dumps(told, sort_keys=True))
+            self._end_mute(here)
             for number in range(1, desired.replicas + 1):
                 self._start(here, f"server-{number}", port, desired.plan.seq)
             for number in range(desired.replicas + 1, before + 1):
@@ -79,9 +82,14 @@ class LocalTarget:
         here = self._folder(environment)
         replicas = _json(here / "target.json").get("replicas", 0)
         names = [f"server-{number}" for number in range(1, replicas + 1)]
-        return Observed(
-            environment=environment, servers=tuple(_observe(here, name) for name in names)
-        )
+        seen = tuple(_observe(here, name) for name in names)
+        for server in seen:
+            at = (str(here), server.name, server.boot)
+            if server.pid and server.plan_seq < 0:
+                self._mute.setdefault(at, time.monotonic())
+            else:
+                self._mute.pop(at, None)
+        return Observed(environment=environment, servers=seen)
 
     def counts(self, environment: str, rollout: str) -> list[Counts]:
         newest: dict[tuple[Any, ...], Counts] = {}
@@ -92,6 +100,22 @@ class LocalTarget:
                 if line.rollout == rollout and (old is None or line.seq > old.seq):
                     newest[key] = line
         return list(newest.values())
+
+    def prune(self, environment: str, keep: frozenset[str]) -> None:
+        releases = self._folder(environment) / "releases"
+        if not releases.is_dir():
+            return
+        with _locked(releases.parent / ".apply.lock"):
+            idle = [
+                path
+                for path in releases.iterdir()
+                if path.is_dir()
+                and not path.name.startswith(".")
+                and f"releases/{path.name}" not in keep
+            ]
+            idle.sort(key=lambda path: path.stat().st_mtime_ns)
+            for path in idle[:-1]:  # the newest stays: the way to it is the shortest
+                remove(path)
 
     def spool(self, environment: str) -> Path:
         return self._folder(environment) / "spool"
@@ -115,7 +139,7 @@ class LocalTarget:
                 time.sleep(0.05)
             for name in names:
                 _signal(here, name, signal.SIGKILL)
-            _write(here / "target.json", json.dumps(_json(here / "target.json") | {"replicas": 0}))
+            write(here / "target.json", json.dumps(_json(here / "target.json") | {"replicas": 0}))
         self._reap()
 
     def _folder(self, environment: str) -> Path:
@@ -128,6 +152,15 @@ class LocalTarget:
                 fix="rename it in falaj.toml",
             )
         return self.root / environment
+
+    def _end_mute(self, here: Path) -> None:
+        """End servers that have not answered for `MUTE_S`: whoever hangs holds its lock for ever."""
+        for (folder, name, boot), since in list(self._mute.items()):
+            if folder != str(here) or time.monotonic() - since < MUTE_S:
+                continue
+            del self._mute[folder, name, boot]
+            if _json(here / f"{name}.json").get("boot") == boot:
+                _signal(here, name, signal.SIGKILL)
 
     def _port(self, here: Path, desired: Desired) -> int:
         """Choose once, keep for ever: clients know the address."""
@@ -158,11 +191,11 @@ class LocalTarget:
                 recent = []
                 (here / f"{name}.failed").unlink(missing_ok=True)  # said of the plan before
             elif told.get("given_up") or len(recent) >= DEATHS:
-                _write(starts, json.dumps({"seq": seq, "at": recent, "given_up": True}))
+                write(starts, json.dumps({"seq": seq, "at": recent, "given_up": True}))
                 return
             elif recent and now - recent[-1] < FIRST_WAIT_S * 2 ** (len(recent) - 1):
                 return
-            _write(starts, json.dumps({"seq": seq, "at": [*recent, now]}))
+            write(starts, json.dumps({"seq": seq, "at": [*recent, now]}))
             self._spawn(here, name, port, handle)
         finally:
             os.close(handle)
@@ -247,74 +280,6 @@ def _arms(desired: Desired) -> list[ArmPlan]:
     ]
 
 
-def _place(here: Path, arm: ArmPlan, folders: dict[str, str]) -> None:
-    """Copy a release folder once, to a neighbour, then rename. Its server verifies it anyway."""
-    path = PurePosixPath(arm.folder)
-    if len(path.parts) != 2 or path.parts[0] != "releases" or path.parts[1] in (".", ".."):
-        raise FalajError(
-            "target.folder",
-            f"folder: got {arm.folder[:80]!r}, expected releases/<name>",
-            why="a plan cannot reach outside its environment",
-            fix="plan the release again",
-        )
-    to = here / arm.folder
-    if arm.release in folders:
-        _bring_word(Path(folders[arm.release] + SEEN), to.with_name(to.name + SEEN))
-    if to.exists():
-        return
-    if arm.release not in folders:
-        raise FalajError(
-            "target.release-missing",
-            f"release {arm.release[:19]} is planned, but nobody said where it lies",
-            fix="give its folder",
-        )
-    to.parent.mkdir(exist_ok=True)
-    for left in to.parent.glob(f".{to.name}.*.part"):
-        shutil.rmtree(left, ignore_errors=True)  # of a killed apply; ours is the only one now
-    part = to.with_name(f".{to.name}.{os.getpid()}.part")
-    try:
-        shutil.copytree(folders[arm.release], part, symlinks=True)
-        for path_ in files.walk(part).values():
-            _sync(path_)
-        part.replace(to)
-        files.sync_folder(to.parent)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise FalajError(
-            "target.copy",
-            f"release {arm.release[:19]} cannot be copied: {error.strerror or error}",
-            why=f"from {folders[arm.release]} to {to}",
-            fix="look at the disk and the folder's permissions, then apply again",
-        ) from None
-
-
-def _bring_word(told: Path, to: Path) -> None:
-    """What witnesses say of the time of signing lies beside a release; its server judges it."""
-    with contextlib.suppress(FileNotFoundError):
-        data = told.read_bytes()
-        to.parent.mkdir(exist_ok=True)
-        if not to.exists() or to.read_bytes() != data:
-            files.write_atomic(to, data)
-
-
-def _sync(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        if path.read_text("utf-8") == text:
-            return
-    except (OSError, UnicodeDecodeError):
-        pass
-    files.write_atomic(path, text.encode())
-
-
 def _json(path: Path) -> dict[str, Any]:
     try:
         found = json.loads(path.read_bytes())
@@ -323,12 +288,14 @@ def _json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def _seq(path: Path) -> int:
-    """Number of the plan in place; whether it holds is for its reader to say."""
+def _seq(path: Path, trust: str) -> int:
+    """Number of the plan in place; -1 where there is none that a key of `trust` has signed."""
     try:
-        payload = json.loads(base64.b64decode(_json(path).get("payload", ""), validate=True))
-        return int(payload["seq"])
-    except (ValueError, TypeError, KeyError, binascii.Error):
+        now = instants.now()
+        keys = keys_for(open_trust(trust.encode(), now=now, allow_expired=True), "plan", now)
+        opened = dsse.open_envelope(_json(path), keys, kind=PLAN)
+        return int(opened.payload["seq"])
+    except (BadTrust, dsse.BadEnvelope, ValueError, TypeError, KeyError):
         return -1
 
 

@@ -90,7 +90,7 @@ def roll_back(works: Works, permit: Permit, environment: str, data: Why) -> Roll
 @get("/models/{model:str}/live", needs=Action.READ, on=ResourceKind.MODEL, by="model")
 def who_was_live(works: Works, model: str, environment: str, at: str = "") -> LiveMove:
     """What answered at that time; the ledger always knows."""
-    from falaj.journeys import roll_out
+    from falaj.rollouts.service import live
 
     moment: datetime | None = None
     if at:
@@ -101,7 +101,7 @@ def who_was_live(works: Works, model: str, environment: str, at: str = "") -> Li
                 "api.bad-time",
                 f"got {at!r}, expected a time such as 2026-11-24T10:00:00Z",
             ) from None
-    found = roll_out.live(works.ground, environment, model, moment)
+    found = live(works.ground, environment, model, moment)
     if found is None:
         when = f"no release of {model} was live at {at}" if at else f"no release of {model} is live"
         raise NotFound("rollouts.nothing-live", when, fix="falaj status")

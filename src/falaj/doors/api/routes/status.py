@@ -50,8 +50,8 @@ class Status(msgspec.Struct):
 @get("/status", needs=Action.READ, on=ResourceKind.PROJECT)
 def show_status(works: Works, permit: Permit) -> Status:
     """What is live where, what waits for me, is anything on fire."""
-    from falaj.journeys import roll_out
     from falaj.pipelines import interrupted
+    from falaj.rollouts.service import unfinished
 
     ground = works.ground
     interrupted.mark(ground, permit.person)
@@ -72,7 +72,7 @@ def show_status(works: Works, permit: Permit) -> Status:
             for name, table in ground.project.environments.items()
         ],
         waiting=waiting,
-        rollouts=roll_out.unfinished(ground),
+        rollouts=unfinished(ground),
         alerts=ground.store.find(Alert, state=AlertState.OPEN, limit=50),
         links=links(works),
     )
@@ -109,11 +109,11 @@ def newest(moves: list[LiveMove]) -> list[LiveMove]:
 
 
 def observed(works: Works, environment: str) -> Observed:
-    from falaj.journeys import roll_out
+    from falaj.rollouts.service import target_of
 
     if not any(kept.id == environment for kept in works.ground.store.find(Deployment)):
         return Observed(environment=environment)
-    return roll_out.target_of(works.ground, environment).observe(environment)
+    return target_of(works.ground, environment).observe(environment)
 
 
 @get(
