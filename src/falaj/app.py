@@ -50,9 +50,11 @@ if TYPE_CHECKING:
     from falaj.facts.scans import Declared
     from falaj.journeys.advisories import Rescan
     from falaj.journeys.imports import Asked
+    from falaj.journeys.measures import OwnMetrics
     from falaj.journeys.retrain import Due
     from falaj.journeys.watch import Watch
     from falaj.links.s3.client import Bucket
+    from falaj.ports.measures import Measures
     from falaj.ports.mirrors import Converter, Mirror, Registry
     from falaj.ports.remotes import Remote
     from falaj.ports.sandbox import Sandbox
@@ -267,6 +269,13 @@ def bucket(table: WitnessTable, root: Path) -> Bucket:
     return Bucket(table.place, table.bucket, Credentials(*lines), region=table.s3_region)
 
 
+def prometheus(url: str) -> Measures:
+    """A server of others that counts. Nothing is connected yet."""
+    from falaj.links.prometheus.client import Prometheus
+
+    return Prometheus(url)
+
+
 class Rounds(Protocol):
     """What is done beside everything else, because somebody else's server may be slow."""
 
@@ -327,6 +336,7 @@ class Works:
         self._witnesses: Beside | None = None
         self._log: Log | None = None
         self._watch: Watch | None = None
+        self._own: OwnMetrics | None = None
         self._watched = 0.0
         self._rescan: Rescan | None = None
         self._rescanned = 0.0
@@ -422,15 +432,21 @@ class Works:
         may be slow; otherwise the next turn says what came of it.
         """
         from falaj.journeys import reconcile
+        from falaj.journeys.measures import OwnMetrics
         from falaj.journeys.watch import Watch
 
-        self._watch = self._watch or Watch(self.ground)
+        watch = self._watch = self._watch or Watch(self.ground)
+        own = self._own = self._own or OwnMetrics(self.ground, prometheus)
         done: list[str] = []
         if "rollouts" in duties:
-            done += reconcile.reconcile(self.ground, self.name, self._watch.strata)
+            done += reconcile.reconcile(
+                self.ground, self.name, lambda rollout: watch.strata(rollout) + own.strata(rollout)
+            )
+            done += own.trouble()
         if "monitors" in duties and monotonic() - self._watched >= WATCH_EVERY_S:
             if self.ground.store.take("monitors", self.name, LEASE_S) is not None:
                 done += self._watch.turn()
+                done += self._go_back()
             self._watched = monotonic()
         if "learning" in duties and self.ground.store.take("learning", self.name, LEASE_S):
             with self.holding("learning"):
@@ -470,6 +486,19 @@ class Works:
         finally:
             ended.set()
             thread.join()
+
+    def _go_back(self) -> list[str]:
+        """Take back live releases that an alert speaks against, where the project says so."""
+        from falaj.journeys import roll_out
+
+        return roll_out.go_back_where_harmed(
+            self.ground,
+            lambda environment: self.access.permit(
+                self.access.principal(WORKER),
+                Action.ROLL_BACK,
+                Resource(kind=ResourceKind.ENVIRONMENT, id=environment),
+            ),
+        )
 
     def _look_again(self) -> list[str]:
         """Released models against advisories that came since."""

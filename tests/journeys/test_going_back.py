@@ -148,7 +148,7 @@ def test_abort(live, moment):
 
 def test_nobody_promotes_by_hand(live):
     rollout = progressing(live)
-    for verb in ("promote", "force", "rollback", "advance"):
+    for verb in ("promote", "force", "rollback"):
         refusal = walks.refused(steer, live, verb)
         assert refusal.code == "rollouts.no-such-verb"
     code, _, err = falaj(live.root, "rollout", "promote", "-m", "I know better")

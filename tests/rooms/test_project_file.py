@@ -10,7 +10,7 @@ from falaj.base.errors import Exit, FalajError
 from falaj.base.problems import document
 from falaj.doors.cli.diagnostics import render
 from falaj.facts.project import LearningTable, MoveTable, Project, RolloutTable
-from falaj.facts.rollouts import RolloutPlan, Strategy
+from falaj.facts.rollouts import MetricPlan, Mode, RolloutPlan, Strategy
 from falaj.links.files.project import config_values, read_project
 
 SMALLEST = """\
@@ -114,6 +114,9 @@ def test_every_plan_setting_reaches_the_plan(tmp_path):
         'alpha = 0.02\nbeta = 0.03\nmargin = 2.0\ntolerate = 1.5\nlatency_tolerate = 1.6\nlatency_difference = "250ms"\n'
         'margins = { labels = 1.7 }\nslo = { errors = 0.02 }\nprove = ["errors"]\n'
         'min_requests = 7\nmin_time = "8s"\nwarmup = "9s"\nstall = "10s"\n'
+        'mode = "advise"\npause_pct = [100]\naa = "11s"\nkey = "header:x-user"\nsticky = true\n'
+        'testers = ["role:operator"]\nincident = 0.5\nshadow_pct = 12\n'
+        "[environments.staging.rollout.metrics.conversion]\nat_least = 13.0\n"
     )
     plan = read_project(write(tmp_path, text)).environments["staging"].rollout.plan()
     assert plan == RolloutPlan(
@@ -135,6 +138,15 @@ def test_every_plan_setting_reaches_the_plan(tmp_path):
         min_time_s=8,
         warmup_s=9,
         stall_s=10,
+        mode=Mode.ADVISE,
+        pause_pct=(100,),
+        aa_s=11,
+        key="header:x-user",
+        sticky=True,
+        testers=("role:operator",),
+        incident=0.5,
+        shadow_pct=12,
+        metrics={"conversion": MetricPlan(at_least=13.0)},
     )
     changed = [f for f in RolloutPlan.__struct_fields__ if f != "strategy"]
     default = RolloutPlan(strategy=Strategy.CANARY)

@@ -14,7 +14,7 @@ from msgspec import Meta
 
 from falaj.base.time import parse_instant, parse_span
 from falaj.facts.data import PROTECTED, Classification
-from falaj.facts.rollouts import RolloutPlan, Strategy
+from falaj.facts.rollouts import MetricPlan, Mode, RolloutPlan, Strategy
 from falaj.facts.wire import Fact
 
 __all__ = [
@@ -558,11 +558,64 @@ class GatesTable(Fact, frozen=True, kw_only=True):
         return (self.bias,) if isinstance(self.bias, BiasTable) else self.bias
 
 
+class OwnMetricTable(Fact, frozen=True, kw_only=True):
+    """A metric of the user's own: how many of all events were bad, in both arms."""
+
+    source: Annotated[
+        Literal["kpi", "prometheus"],
+        _is("kpi: reported by the user's system (`falaj kpi`); prometheus: asked for."),
+    ] = "kpi"
+    at_least: Annotated[
+        float | None, _is("A reported value below this is a bad event.", "a number")
+    ] = None
+    at_most: Annotated[
+        float | None, _is("A reported value above this is a bad event.", "a number")
+    ] = None
+    url: Annotated[str, _is("Where Prometheus listens: http://HOST:PORT, or https.")] = ""
+    all: Annotated[
+        str, _is("PromQL of a counter of all events; `{release}` and `{version}` name the arm.")
+    ] = ""
+    bad: Annotated[str, _is("The same for bad events.")] = ""
+    tolerate: Annotated[
+        float, _is("Odds ratio of bad events that counts as no worse.", ge=1, le=10)
+    ] = 1.0
+    margin: Annotated[
+        float, _is("Promotion proves that the odds ratio is below this.", gt=1, le=20)
+    ] = 1.25
+    weight: Annotated[
+        float, _is("Its part of alpha, beside 1 of each other metric.", gt=0, le=100)
+    ] = 1.0
+    slo: Annotated[
+        float | None, _is("Largest share of bad events, also after the rollout.", "a share")
+    ] = None
+    prove: Annotated[bool, _is("Whether promotion waits for its proof.")] = False
+
+    def __post_init__(self) -> None:
+        if self.source == "prometheus" and not (self.url and self.all and self.bad):
+            raise ValueError("url: a metric of prometheus needs url, all and bad")
+        if self.url and not self.url.startswith(("http://", "https://")):
+            raise ValueError(f"url: must begin with http:// or https://, got {self.url[:60]}")
+        if self.margin <= self.tolerate:
+            raise ValueError(
+                f"margin: must be above what is tolerated, got {self.margin} and "
+                f"tolerate = {self.tolerate}"
+            )
+        if self.slo is not None and not 0 < self.slo < 1:
+            raise ValueError(f"slo: must be a share above 0 and below 1, got {self.slo}")
+
+    def plan(self) -> MetricPlan:
+        return MetricPlan(**{name: getattr(self, name) for name in self.__struct_fields__})
+
+
 class RolloutTable(Fact, frozen=True, kw_only=True):
     """How a release walks into an environment. Defaults and ranges: STATISTICS, 5."""
 
     strategy: Annotated[
-        Strategy, _is("canary compares with what is live; direct switches at once.")
+        Strategy,
+        _is(
+            "canary compares with what is live; blue-green switches whole and back; rolling goes "
+            "server after server; shadow answers nobody; direct switches at once."
+        ),
     ] = Strategy.CANARY
     steps_pct: Annotated[
         tuple[Annotated[int, _is("", "a percentage", ge=1, le=100)], ...],
@@ -611,9 +664,49 @@ class RolloutTable(Fact, frozen=True, kw_only=True):
         str, _time("Silence of an arm after which the rollout pauses.", 1, 7 * DAY)
     ] = "5m"
     grace: Annotated[str, _time("Wait for late counts of a closed stratum.", 0, 3600)] = "5s"
+    mode: Annotated[
+        Mode, _is("Who moves it: observe and advise leave that to people; act does it by itself.")
+    ] = Mode.ACT
+    pause_pct: Annotated[
+        tuple[Annotated[int, _is("", "a percentage", ge=1, le=100)], ...],
+        _is("Shares of `steps_pct` before which a person is asked."),
+    ] = ()
+    aa: Annotated[
+        str, _time("How long two arms of what is live are compared first.", 0, 30 * DAY)
+    ] = "0s"
+    key: Annotated[
+        str,
+        Meta(
+            pattern=r"^(request|header:[A-Za-z0-9-]{1,128})$",
+            description="What draws the arm: `request`, or `header:NAME`.",
+            extra={"noun": "request or header:NAME"},
+        ),
+    ] = "request"
+    sticky: Annotated[bool, _is("Whether a key keeps its arm; each key then counts once.")] = False
+    testers: Annotated[
+        tuple[Words, ...], _is("Who may choose an arm by `falaj-arm`: names, or role:NAME.")
+    ] = ()
+    incident: Annotated[
+        float, _is("Share of errors that is an incident, whoever makes them.", gt=0, lt=1)
+    ] = 0.25
+    shadow_pct: Annotated[
+        int, _is("Share of the requests that a shadow sees.", "a percentage", ge=1, le=100)
+    ] = 100
+    metrics: Annotated[dict[Name, OwnMetricTable], _is("Metrics of the user's own, by name.")] = {}
+    go_back_on: Annotated[
+        tuple[Literal["labels", "kpi", "drift"], ...],
+        _is("Alerts on the live release that take it back, also long after its rollout."),
+    ] = ()
 
     def __post_init__(self) -> None:
         steps = self.steps_pct
+        if self.sticky and self.key == "request":
+            raise ValueError("sticky: a request cannot keep its arm; name a header as key")
+        if not set(self.pause_pct) <= set(steps):
+            raise ValueError("pause_pct: names a share that steps_pct does not have")
+        taken = sorted({"errors", "latency", "labels", "requests"} & set(self.metrics))
+        if taken:
+            raise ValueError(f"metrics: {taken[0]} is one of falaj's own")
         if list(steps) != sorted(set(steps)) or steps[-1:] != (100,):
             raise ValueError(
                 f"steps_pct: must rise strictly and end with 100, got {', '.join(map(str, steps))}"
@@ -624,11 +717,12 @@ class RolloutTable(Fact, frozen=True, kw_only=True):
                 f"tolerate = {self.tolerate}"
             )
 
-    def plan(self, strategy: Strategy | None = None) -> RolloutPlan:
+    def plan(self, strategy: Strategy | None = None, *, replicas: int = 1) -> RolloutPlan:
         """The same in seconds, as the rollout takes it. strategy: where it is not the file's."""
+        chosen = strategy or self.strategy
         return RolloutPlan(
-            strategy=strategy or self.strategy,
-            steps_pct=self.steps_pct,
+            strategy=chosen,
+            steps_pct=_steps(chosen, self.steps_pct, replicas),
             hold_s=_seconds(self.hold),
             stratum_s=_seconds(self.stratum),
             grace_s=_seconds(self.grace),
@@ -645,7 +739,25 @@ class RolloutTable(Fact, frozen=True, kw_only=True):
             min_time_s=_seconds(self.min_time),
             warmup_s=_seconds(self.warmup),
             stall_s=_seconds(self.stall),
+            mode=self.mode,
+            pause_pct=self.pause_pct,
+            aa_s=_seconds(self.aa),
+            key=self.key,
+            sticky=self.sticky,
+            testers=self.testers,
+            incident=self.incident,
+            shadow_pct=self.shadow_pct,
+            metrics={name: own.plan() for name, own in self.metrics.items()},
         )
+
+
+def _steps(strategy: Strategy, steps_pct: tuple[int, ...], replicas: int) -> tuple[int, ...]:
+    """Shares of the traffic: warm and whole; server after server; or as the file says."""
+    if strategy in (Strategy.BLUE_GREEN, Strategy.SHADOW):
+        return (0, 100)
+    if strategy is Strategy.ROLLING:
+        return tuple(100 * number // replicas for number in range(1, replicas + 1))
+    return steps_pct
 
 
 class EnvironmentTable(Fact, frozen=True, kw_only=True):

@@ -36,7 +36,7 @@ from falaj.ports.store import Kept, Lease, Unit
 from falaj.rollouts import declare, rules, traffic
 from falaj.rollouts.declare import Seen
 from falaj.rollouts.drifting import drifted
-from falaj.rollouts.service import event_of, newest_live, target_of, unfinished
+from falaj.rollouts.service import event_of, newest_live, open_alert, target_of, unfinished
 
 __all__ = ["LEASE_S", "Labels", "reconcile"]
 
@@ -120,21 +120,15 @@ def compared(ground: Ground, environment: str, seen: Seen, lease: Lease) -> list
         if kept.fact.seq != after.seq:
             return []
         unit.replace(kept, replace(kept.fact, servers=after.servers, amiss=after.amiss))
+        actor, subject = f"worker:{lease.owner}", f"environment/{environment}"
         for kind, data in said:
-            unit.append(
-                ground.event(
-                    f"target.{kind}", f"worker:{lease.owner}", f"environment/{environment}", data
-                )
-            )
+            if kind == "drifted":
+                unit.append(ground.event("server.drifted", actor, subject, data))
+            else:
+                unit.append(ground.event("server.repaired", actor, subject, data))
         if not said:
-            unit.append(
-                ground.event(
-                    "target.seen",
-                    f"worker:{lease.owner}",
-                    f"environment/{environment}",
-                    {"servers": dict(after.servers)},
-                )
-            )
+            servers = {"servers": dict(after.servers)}
+            unit.append(ground.event("server.seen", actor, subject, servers))
     return [f"{environment} {data['server']} {kind}: {data['what']}" for kind, data in said]
 
 
@@ -382,31 +376,3 @@ def told(unit: Unit, rollout: Rollout, kind: str) -> bool:
     """Whether an alert of this kind stands open on this release."""
     found = unit.find(Alert, model=rollout.model, state=AlertState.OPEN)
     return any(alert.kind == kind and alert.release == rollout.release for alert in found)
-
-
-def open_alert(
-    ground: Ground,
-    unit: Unit,
-    rollout: Rollout,
-    kind: str,
-    title: str,
-    reasons: tuple[str, ...],
-    actor: str,
-) -> None:
-    alert = Alert(
-        id=ids.new(),
-        kind=kind,
-        environment=rollout.environment,
-        model=rollout.model,
-        release=rollout.release,
-        state=AlertState.OPEN,
-        title=title,
-        reasons=reasons,
-        at=ground.now(),
-    )
-    unit.add(alert)
-    unit.append(
-        ground.event(
-            "alert.opened", actor, f"alert/{alert.id}", {"kind": alert.kind, "of": rollout.id}
-        )
-    )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
+from collections.abc import Callable
 from importlib.metadata import version as installed
 from typing import Final
 
@@ -21,6 +22,7 @@ from falaj.changes import service as changes
 from falaj.changes.promotion import promotion
 from falaj.facts.access import Permit
 from falaj.facts.changes import Approval, Change, ChangeState
+from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.releases import Manifest, Release
 from falaj.facts.rollouts import Deployment, LiveMove, Phase, Rollout, RolloutPlan, Strategy
 from falaj.facts.runs import Run
@@ -30,7 +32,7 @@ from falaj.releases import verify
 from falaj.rollouts import rules
 from falaj.rollouts.service import active, event_of, newest_live, target_of
 
-__all__ = ["down", "promised", "roll_back", "start", "steer"]
+__all__ = ["down", "go_back_where_harmed", "promised", "roll_back", "start", "steer"]
 
 POLICY_SIGNER: Final = "policy-signer"
 
@@ -71,7 +73,7 @@ def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
             version=release.version,
             previous=now_live.stable if now_live else "",
             previous_version=now_live.stable_version if now_live else "",
-            plan=table.rollout.plan(strategy),
+            plan=table.rollout.plan(strategy, replicas=table.replicas),
             phase=Phase.STARTING,
             salt=base64.b64encode(secrets.token_bytes(32)).decode(),
             latency_us=frozen_latency(ground, now_live.stable if now_live else release.id),
@@ -219,6 +221,42 @@ def way_back(ground: Ground, environment: str, model: str) -> tuple[LiveMove, Re
     return now_live, ground.store.get(Release, before).fact
 
 
+def go_back_where_harmed(ground: Ground, permit_of: Callable[[str], Permit]) -> list[str]:
+    """Guards on the live release, also long after its rollout: an alert takes it back.
+
+    1. Only alerts of the kinds that the environment names in `go_back_on`.
+    2. Only on the release that is live, opened since it is: an old alert says nothing of a new try.
+    3. Not while a rollout is running: its own analysis decides.
+    4. Without a release to go back to, the alert stays what it is.
+    """
+    done = []
+    for environment, table in ground.project.environments.items():
+        kinds = table.rollout.go_back_on
+        if not kinds:
+            continue
+        for alert in ground.store.find(Alert, state=AlertState.OPEN):
+            if alert.kind not in kinds or alert.environment != environment:
+                continue
+            live = ground.store.find(LiveMove, environment=environment, model=alert.model, limit=1)
+            with ground.store.begin() as unit:
+                busy = active(unit, environment, alert.model) is not None
+            if busy or not live or live[0].stable != alert.release or alert.at < live[0].at:
+                continue
+            try:
+                rollout = roll_back(
+                    ground,
+                    permit_of(environment),
+                    environment,
+                    alert.model,
+                    alert.title,
+                    cause=f"by the guard on {alert.kind}",
+                )
+            except Conflict:
+                continue  # nothing was live before
+            done.append(f"{rollout.id} goes back: {alert.title}")
+    return done
+
+
 def stands_up(ground: Ground, unit: Unit, actor: str, environment: str) -> None:
     """What was taken down stands again from here on."""
     try:
@@ -251,10 +289,12 @@ def down(ground: Ground, permit: Permit, environment: str, why: str, *, undo: bo
             ) from None
         if kept.fact.down is undo:
             unit.replace(kept, replace(kept.fact, down=not undo, servers={}, amiss={}))
-            kind = "environment.up" if undo else "environment.down"
-            unit.append(
-                ground.event(kind, permit.person, f"environment/{environment}", {}, remark=why)
-            )
+            subject = f"environment/{environment}"
+            if undo:
+                unit.append(ground.event("environment.up", permit.person, subject, {}, remark=why))
+            else:
+                event = ground.event("environment.down", permit.person, subject, {}, remark=why)
+                unit.append(event)
     if not undo:
         target_of(ground, environment).stop(environment)
 

@@ -15,8 +15,9 @@ from msgspec.structs import asdict
 
 from falaj.facts.models import ModelVersion
 from falaj.facts.releases import Release
-from falaj.facts.rollouts import LiveMove, Rollout, Stratum
+from falaj.facts.rollouts import LiveMove, Rollout, Strategy, Stratum
 from falaj.learning.join import Join, Labelled, strata
+from falaj.learning.pairs import SHADOW, Pairing, ScoreCounts
 from falaj.monitoring import service as monitors
 from falaj.ports.ground import Ground
 from falaj.serving import spool
@@ -26,16 +27,28 @@ __all__ = ["Watch"]
 DRIFT: Final = "drift"
 LABELS: Final = "labels"
 EDGES: Final = "edges.json"
+DECILES: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 LogReader = Callable[[Path, Mapping[str, int]], Iterator[spool.Mark]]
 
 
-class Arrivals:
-    """Joins answers and truth of one spool as they arrive; each pair is given once."""
+def row_answers(row: Mapping[str, Any]) -> bool:
+    """Whether the row was an answer to somebody. A shadow's is not."""
+    return bool(row["assigned"] != SHADOW)
 
-    def __init__(self, read: LogReader, folder: Path) -> None:
+
+class Arrivals:
+    """Joins answers and truth of one spool as they arrive; each pair is given once.
+
+    tap: sees every row of the log, and says whether it is an answer.
+    """
+
+    def __init__(
+        self, read: LogReader, folder: Path, tap: Callable[[Mapping[str, Any]], bool] = row_answers
+    ) -> None:
         self._log = read
+        self._tap = tap
         self._folder = folder
         self._join = Join()
         self.answers: dict[str, int] = {}
@@ -44,7 +57,7 @@ class Arrivals:
     def read(self, thresholds: Mapping[str, float]) -> list[Labelled]:
         self._join.thresholds = thresholds
         log = follow(self._log(self._folder, self.answers), self.answers)
-        found = self._join.answers(log)
+        found = self._join.answers(row for row in log if self._tap(row))
         return found + self._join.truths(
             follow(spool.labels(self._folder, self.truths), self.truths)
         )
@@ -65,6 +78,8 @@ class Watch:
         self._arrivals: dict[str, Arrivals] = {}
         self._limits: dict[str, float] = {}  # release -> threshold of its labels; never changes
         self._judged: dict[str, list[Labelled]] = defaultdict(list)  # rollout -> pairs
+        self._pairs: dict[str, Pairing] = defaultdict(Pairing)  # rollout -> what a shadow said
+        self._scores: dict[str, ScoreCounts] = {}  # rollout -> scores of its arms
         self._refused: dict[str, str] = {}  # segment of a log -> why it does not open
         self._told: set[tuple[str, str]] = set()
 
@@ -86,19 +101,56 @@ class Watch:
         return [f"segment {name} of the inference log is not read: {why}" for name, why in new]
 
     def strata(self, rollout: Rollout) -> list[Stratum]:
-        """Labelled answers of a rollout by arrival: what its analysis counts as `labels`."""
+        """Labelled answers of a rollout by arrival, and scores of both arms by request.
+
+        For a shadow: pairs of what both models said of one row.
+        """
+        if rollout.id not in self._scores:
+            self._scores[rollout.id] = ScoreCounts(self._deciles(rollout.previous))
         self._arrive(rollout.environment)
         table = self._ground.project.environments[rollout.environment]
-        return strata(
-            self._judged[rollout.id],
-            round(rollout.plan.stratum_s * 1000),
-            rollout=rollout.id,
-            zone=table.region or self._ground.project.project.region,
-        )
+        zone = table.region or self._ground.project.project.region
+        size_ms = round(rollout.plan.stratum_s * 1000)
+        judged = self._judged[rollout.id]
+        if rollout.plan.strategy is Strategy.SHADOW:
+            pairs = self._pairs[rollout.id]
+            pairs.labelled(judged)
+            judged.clear()
+            return pairs.strata(self._limits, size_ms, zone=zone)
+        labelled = strata(judged, size_ms, rollout=rollout.id, zone=zone)
+        return labelled + self._scores[rollout.id].strata(zone=zone)
+
+    def _deciles(self, release: str) -> tuple[float, ...]:
+        """Five thresholds of the live release's own scores at training, as its reference has them."""
+        from falaj.monitoring.reference import SCORE, open_reference
+
+        folder = self._ground.store.get(Release, release).fact.folder
+        try:
+            reference = open_reference(
+                (self._ground.root / folder / "reference" / EDGES).read_bytes()
+            )
+        except FileNotFoundError:
+            return ()
+        column = reference.columns.get(SCORE)
+        if column is None or not len(column.edges.edges):
+            return ()
+        edges = [float(edge) for edge in column.edges.edges]
+        found = [edges[min(int(share * len(edges)), len(edges) - 1)] for share in DECILES]
+        return tuple(sorted(set(found)))
+
+    def _tap(self, row: Mapping[str, Any]) -> bool:
+        """Count scores of rollouts, take what shadows said; tell whether the row is an answer."""
+        if not row_answers(row):
+            self._pairs[row["rollout"]].shadow(row)
+            return False
+        scores = self._scores.get(row["rollout"])
+        if scores is not None:
+            scores.row(row)
+        return True
 
     def _arrive(self, environment: str) -> None:
         arrivals = self._arrivals.setdefault(
-            environment, Arrivals(self._log, self._spool(environment))
+            environment, Arrivals(self._log, self._spool(environment), self._tap)
         )
         for pair in arrivals.read(self._thresholds()):
             if pair.rollout:
@@ -141,7 +193,7 @@ class Watch:
         rows = [
             row
             for row in follow(self._log(self._spool(move.environment), since), offsets)
-            if row["model"] == move.model
+            if row["model"] == move.model and row_answers(row)
         ]
         closed, alert = monitors.take(
             ground,
@@ -200,7 +252,8 @@ def counted(
     log = arrivals._log(folder, {})  # noqa: SLF001 the same module
     before = [m for m in log if m.offset <= since.get(m.name, 0)]
     truths = [m for m in spool.labels(folder) if m.offset <= since.get(m.name, 0)]
-    pairs = join.answers(asdict(m.fact) for m in before) + join.truths(
+    rows = (asdict(m.fact) for m in before)
+    pairs = join.answers(row for row in rows if row_answers(row)) + join.truths(
         asdict(m.fact) for m in truths
     )
     return {(pair.request, pair.row) for pair in pairs}

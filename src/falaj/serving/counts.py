@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Final
 
 from falaj.facts.serving import Counts
@@ -11,6 +12,7 @@ __all__ = ["BUCKETS", "Cell", "Histogram", "Tally", "bucket", "upper_us"]
 BUCKETS: Final = 8 * 25  # up to 2**27 us, a bit over two minutes
 STABLE: Final = 0
 CANARY: Final = 1
+MOST_KEYS: Final = 1_000_000
 
 
 class Cell:
@@ -91,6 +93,21 @@ class Tally:
         self.seq = 0
         self.cells: dict[tuple[Any, ...], Cell] = {}
         self.dirty: list[Cell] = []
+        self.users: dict[str, set[bytes]] = {}
+
+    def first(self, rollout: str, key: bytes) -> bool:
+        """Whether a sticky key is met for the first time: each counts once, in one stratum.
+
+        Above `MOST_KEYS` no more are counted: fewer counts are slow, doubled ones are wrong.
+        """
+        seen = self.users.get(rollout)
+        if seen is None:
+            self.users = {rollout: (seen := set())}
+        mark = hashlib.blake2b(key, digest_size=8).digest()
+        if mark in seen or len(seen) >= MOST_KEYS:
+            return False
+        seen.add(mark)
+        return True
 
     def cell(
         self,

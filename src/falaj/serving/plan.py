@@ -8,7 +8,7 @@ import hashlib
 import re
 from datetime import datetime
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Final
 
 import msgspec
 
@@ -201,9 +201,13 @@ class Split:
             on = number.isdecimal() and 1 <= int(number) <= model.rolled
             self.weight_bp = 10_000 if on else 0
 
+    def key(self, headers: dict[bytes, bytes], request: bytes) -> bytes:
+        """What draws the arm of this request."""
+        return headers.get(self.header, request) if self.header else request
+
     def canary(self, headers: dict[bytes, bytes], request: bytes, stratum: int) -> bool:
         """`request`: boot and counter of the request, which no client chooses."""
         if not self.weight_bp:
             return False
-        key: Any = headers.get(self.header, request) if self.header else request
+        key = self.key(headers, request)
         return is_canary(self.salt, key, stratum, self.weight_bp, sticky=self.sticky)

@@ -145,13 +145,17 @@ class Predict(State):
             engine = hot.named
             arm = CANARY if hot.named is live.canary else STABLE
         else:
+            key = b""
             if split.weight_bp:
                 key = f"{ids.boot}{ids.counter:012x}".encode()
                 if split.canary(request.headers, key, stratum):
                     arm = CANARY
                     engine = live.canary
             plan = live.plan
-            if plan.rollout:
+            again = split.sticky and not self.tally.first(
+                plan.rollout, split.key(request.headers, key)
+            )
+            if plan.rollout and not again:
                 cell = self.tally.cell(
                     live.name,
                     plan.rollout,

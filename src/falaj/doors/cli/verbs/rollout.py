@@ -15,12 +15,17 @@ from falaj.doors.cli.verbs.status import sentence
 
 __all__ = ["command", "describe", "watch_until"]
 
+OTHERS = {
+    "blue-green": "the whole of it beside what is live, then all traffic at once, and back at once",
+    "rolling": "server after server",
+    "shadow": "copies of requests, judged on the same rows; it answers nobody until it is proven",
+}
 OVER = {"promoted": Exit.OK, "rolled-back": Exit.ROLLED_BACK, "aborted": Exit.ROLLED_BACK}
 
 
 @click.group("rollout")
 def command() -> None:
-    """Start, watch, pause, resume and abort rollouts."""
+    """Plan, start, watch, steer and replay rollouts."""
 
 
 @command.command
@@ -37,8 +42,12 @@ def start(ctx: click.Context, change: str, stay: bool) -> None:
     """
     client = connect(ctx)
     name = one_waiting(client, change, "approved")
+    environment = client.get(f"/changes/{name}")["change"]["environment"]
+    expected = client.get(f"/environments/{environment}/forecast")
     rollout = client.post(f"/changes/{name}/rollout")
     click.echo(f"{rollout['id']} {rollout['version']} started: {describe(rollout)}")
+    if rollout["plan"]["strategy"] != "direct":
+        click.echo(f"  {expected['sentences'][0]}")
     if stay:
         ctx.exit(watch_until(client, rollout["id"]))
     click.echo("next: falaj rollout watch")
@@ -48,6 +57,8 @@ def describe(rollout: dict[str, Any]) -> str:
     plan = rollout["plan"]
     if plan["strategy"] == "direct":
         return "the first release, straight to 100 %"
+    if plan["strategy"] != "canary":
+        return OTHERS[plan["strategy"]]
     steps = ", ".join(f"{pct} %" for pct in plan["steps_pct"])
     return (
         f"{steps}; a release that is no worse is rolled back with probability "
@@ -127,9 +138,59 @@ def steering(verb: str, line: str) -> click.Command:
     return steer
 
 
+@command.command("plan")
+@click.option("-e", "--environment", default="production", show_default=True)
+@terminal.json_option
+@click.pass_context
+def expect(ctx: click.Context, environment: str, machine: bool) -> None:
+    """Tell what a rollout will take, before it starts.
+
+    \b
+    Examples:
+      falaj rollout plan
+      falaj rollout plan -e production --json
+    """
+    found = connect(ctx).get(f"/environments/{environment}/forecast")
+    if machine:
+        return terminal.as_json("rollout-plan", found)
+    click.echo(f"{environment}: {found['strategy']}")
+    for line in found["sentences"]:
+        click.echo(f"  {line}")
+    return None
+
+
+@command.command
+@click.argument("rollout")
+@terminal.json_option
+@click.pass_context
+def replay(ctx: click.Context, rollout: str, machine: bool) -> None:
+    """Take every decision once more from the log; ends with 7 when one comes out otherwise.
+
+    All evidence is summed up again from the counts in the log, and compared bit by bit.
+
+    \b
+    Examples:
+      falaj rollout replay RO-0002
+      falaj rollout replay RO-0002 --json
+    """
+    found = connect(ctx).get(f"/rollouts/{rollout}/replay")
+    if machine:
+        terminal.as_json("rollout-replay", found)
+    else:
+        for one in found["decisions"]:
+            if one["differs"]:
+                click.echo(
+                    f"{one['decision']} {one['action']}: differs in {', '.join(one['differs'])}"
+                )
+        word = "the same, bit by bit" if found["same"] else "NOT the same"
+        click.echo(f"{found['rollout']}: {len(found['decisions'])} decisions, {word}")
+    ctx.exit(Exit.OK if found["same"] else Exit.UNVERIFIED)
+
+
 for _verb, _line in (
     ("pause", "Hold the running rollout at its weight."),
     ("resume", "Let a paused rollout go on."),
+    ("advance", "Take the next step, where people move it (modes observe and advise)."),
     ("abort", "End the running rollout; traffic goes back to stable."),
 ):
     command.add_command(steering(_verb, _line))
