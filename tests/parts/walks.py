@@ -117,6 +117,12 @@ def server(by):
     return found
 
 
+def server_of(by, number):
+    """What the target shows of one of its servers."""
+    found = by.owner.get(f"/environments/{PLACE}/servers")["servers"]
+    return next(server for server in found if server["name"] == f"server-{number}")
+
+
 def kill(pid):
     os.kill(pid, signal.SIGKILL)
 

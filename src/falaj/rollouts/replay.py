@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from falaj.base.time import parse_instant
 from falaj.facts.rollouts import Phase, Rollout, RolloutDecision, Stratum
+from falaj.facts.wire import plain
 from falaj.rollouts import analysis, measuring, rules
 
 __all__ = ["Replayed", "replay"]
@@ -71,7 +72,8 @@ def compared(
 
 
 def bits(value: Any) -> bytes:
-    return msgspec.json.encode(value, order="sorted")
+    """As the log holds it, where floats are texts that lose no bit."""
+    return msgspec.json.encode(plain(value), order="sorted")
 
 
 def stood(state: Rollout, before: dict[str, Any]) -> Rollout:
