@@ -4,7 +4,7 @@
 # What cannot be fetched is absent: its tests are skipped, counted and listed at the end of a run.
 set -eu
 cd "$(dirname "$0")/.."
-wanted="docker-registry"
+wanted="docker-registry prometheus"
 home=$PWD/build/servers
 missing=
 for name in $wanted; do

@@ -42,6 +42,7 @@ APART = {
 # Small servers: unpacked by requirements/servers.sh, or installed on the machine.
 SERVERS = {
     "docker-registry": "executed",
+    "prometheus": "executed",
 }
 ROOT = Path(__file__).parents[2]
 ASKED: set[str] = set()  # by the option --parts; "required" stands for all
