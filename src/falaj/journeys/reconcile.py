@@ -141,8 +141,12 @@ def step(ground: Ground, rollout_id: str, lease: Lease, labels: Labels) -> list[
     if kept.fact.phase in (Phase.STARTING, Phase.PROMOTING, Phase.ROLLING_BACK):
         return said + wait_for_target(ground, kept, seen, lease)
     if kept.fact.phase is Phase.MEASURING:
-        return said + measure(ground, kept, lease)
-    return said + look(ground, kept, seen, lease, labels)
+        done = measure(ground, kept, lease)
+    else:
+        done = look(ground, kept, seen, lease, labels)
+    if done:  # its plan follows at once, not a turn later: a bad release answers meanwhile
+        move_target(ground, ground.store.get(Rollout, rollout_id).fact, lease)
+    return said + done
 
 
 def move_target(ground: Ground, rollout: Rollout, lease: Lease) -> Seen:

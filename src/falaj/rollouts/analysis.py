@@ -32,7 +32,7 @@ REQUESTS: Final = "requests"
 class Read(NamedTuple):
     """What the target and the labels have told up to now.
 
-    fresh: closed strata that the analysis has not taken yet, in order. canary_ms, stable_ms: start
+    fresh: closed strata that the analysis has not taken yet, in order. canary_ms, stable_ms: end
     of the newest stratum with counts of that arm, -1 for never. late: requests of canary and stable
     that were counted after their stratum was taken. shown: the target runs what the plan says.
     """
@@ -71,8 +71,8 @@ def read(
             (at, tuple(sorted(rows, key=lambda r: (r.step, r.zone, r.metric))))
             for at, rows in sorted(by_time.items())
         ),
-        canary_ms=max((row.stratum * size_ms for row in seen if row.n_c), default=-1),
-        stable_ms=max((row.stratum * size_ms for row in seen if row.n_s), default=-1),
+        canary_ms=max(((row.stratum + 1) * size_ms for row in seen if row.n_c), default=-1),
+        stable_ms=max(((row.stratum + 1) * size_ms for row in seen if row.n_s), default=-1),
         late=(
             max(sum(row.n_c for row in old) - taken[0], 0),
             max(sum(row.n_s for row in old) - taken[1], 0),
