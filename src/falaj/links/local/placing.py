@@ -29,9 +29,9 @@ def place(here: Path, arm: ArmPlan, folders: dict[str, str]) -> None:
             fix="plan the release again",
         )
     to = here / arm.folder
-    if arm.release in folders:
-        bring_word(Path(folders[arm.release] + SEEN), to.with_name(to.name + SEEN))
+    word = Path(folders.get(arm.release, "") + SEEN), to.with_name(to.name + SEEN)
     if to.exists() and as_left(to):
+        bring_word(*word)
         return
     if arm.release not in folders:
         raise FalajError(
@@ -50,6 +50,7 @@ def place(here: Path, arm: ArmPlan, folders: dict[str, str]) -> None:
         looked = looks(part)
         if to.exists():  # changed by hand since: what is verified again is what was signed
             remove(to)
+        bring_word(*word)
         part.replace(to)
         files.sync_folder(to.parent)
         write(note(to), looked)
