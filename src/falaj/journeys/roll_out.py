@@ -22,8 +22,9 @@ from falaj.base.errors import Conflict, NotFound
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
 from falaj.changes.promotion import promotion
+from falaj.changes.record import on_record
 from falaj.facts.access import Permit
-from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState
+from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Rehearsal
 from falaj.facts.models import AliasMove
 from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.releases import Manifest, Release
@@ -65,16 +66,23 @@ class Seen(NamedTuple):
 
 
 def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
-    """Begin the rollout of an approved change. Refused: not approved, not verified, one running.
+    """Begin the rollout of an approved change. Refused: not approved, not verified, not now, one running.
 
-    That policy allowed it, and on what grounds, is signed and kept with the rollout.
+    That policy allowed it, and on what grounds, is signed and kept with the rollout; a refusal is
+    written down with its rules.
     """
+    with on_record(ground, permit, f"change/{change_id}", "start"):
+        return started(ground, permit, change_id)
+
+
+def started(ground: Ground, permit: Permit, change_id: str) -> Rollout:
     change = ground.store.get(Change, change_id).fact
     approvals = ground.store.find(Approval, change=change.id)
     change_rules.must_be_approved(change, approvals, now=ground.now())
     release = ground.store.get(Release, change.release).fact
-    manifest = verify_here(ground, release, change.environment)
+    manifest = verify_here(ground, release, change.environment, change.deferred)
     table = ground.project.environments[change.environment]
+    rehearsal = allowed_now(ground, permit, change, release, manifest)
     ground.keys.create(POLICY_SIGNER, ("policy",))
     signer = ground.keys.signer(POLICY_SIGNER)
     with ground.store.begin() as unit:
@@ -114,7 +122,7 @@ def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
             change_rules.live_approvals(change, approvals, now=rollout.started),
             project=ground.name,
             files=manifest.files,
-            requires=table.requires,
+            requires=[gate for gate in table.requires if gate not in change.deferred],
             trained_here=ground.store.get(Run, release.run).fact.origin is None,
             version=installed("falaj"),
         )
@@ -122,21 +130,50 @@ def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
         rollout = replace(rollout, promotion=envelope)
         unit.add(rollout)
         unit.append(event_of(ground, permit.person, rollout, "rollout.started"))
-        changes.move(ground, unit, permit.person, change.id, ChangeState.IMPLEMENTING)
+        changes.begin(ground, unit, permit, change.id, rehearsal)
     return rollout
 
 
-def verify_here(ground: Ground, release: Release, environment: str) -> Manifest:
+def allowed_now(
+    ground: Ground, permit: Permit, change: Change, release: Release, manifest: Manifest
+) -> Rehearsal:
+    """Region, order, windows, freezes, what is owed; the release before is verified and warm."""
+    table = ground.project.environments[change.environment]
+    region = table.region or ground.project.project.region
+    now_live = live(ground, change.environment, change.model)
+    before = ground.store.get(Release, now_live.stable).fact if now_live else None
+    verified: tuple[int, tuple[str, ...]] = (0, ())
+    if before is not None:
+        found = verify.verify_release(
+            ground.root / before.folder,
+            ground.keys.trust(),
+            release_id=before.id,
+            now=ground.now(),
+            environment=change.environment,
+            running=True,
+        )
+        files = len(found.manifest.files) if found.manifest else 0
+        verified = (files, tuple(finding.message for finding in found.findings))
+    from falaj.changes.beginning import may_begin  # not needed to ask what is live
+    from falaj.compliance.rules import may_be_in
+
+    trouble = may_be_in(manifest.label, region)
+    return may_begin(ground, permit, change, release, manifest, trouble, before, verified)
+
+
+def verify_here(
+    ground: Ground, release: Release, environment: str, deferred: Sequence[str] = ()
+) -> Manifest:
     """What the release says of itself; its folder holds as it was signed.
 
-    Raises Unverified, naming the file.
+    deferred: gates that an emergency makes up for later. Raises Unverified, naming the file.
     """
     table = ground.project.environments[environment]
     found = verify.verify_release(
         ground.root / release.folder,
         ground.keys.trust(),
         release_id=release.id,
-        requires=table.requires,
+        requires=tuple(gate for gate in table.requires if gate not in deferred),
         now=ground.now(),
         environment=environment,
     )
@@ -185,8 +222,8 @@ def roll_back(ground: Ground, permit: Permit, environment: str, model: str, why:
     verify_here(ground, to, environment)
     now = ground.now()
     with ground.store.begin() as unit:
-        change = changes.emergency(
-            ground, unit, permit, to, environment, reason=why, leaving=leaving
+        change = changes.open_emergency_rollback(
+            ground, unit, permit.person, to, environment, reason=why, leaving=leaving
         )
         rollout = Rollout(
             id=f"RO-{unit.number('rollout'):04d}",
