@@ -406,7 +406,7 @@ def test_the_timeline_tells_all_of_it(direct):
     times = [one["at"] for one in found["happenings"]]
     assert times == sorted(times)
     picture = direct.owner.raw("GET", f"/models/{MODEL}/timeline.svg").decode()
-    assert picture.count('<rect class="r') == 3
+    assert picture.count("<g><title>production: 1.") == 3
     assert "prefers-color-scheme:dark" in picture
     assert "<script" not in picture
 

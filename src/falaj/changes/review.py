@@ -66,7 +66,7 @@ def _points(
         yield Point(change.gates_done, f"deferred gates made up for: {', '.join(change.deferred)}")
     if rollout is None:
         return
-    yield Point(rollout.started, f"{rollout.id} began")
+    yield Point(max(rollout.started, change.opened), f"{rollout.id} began")
     for decision in decisions:
         if decision.action in ACTIONS:
             why = f": {decision.reasons[0]}" if decision.reasons else ""
@@ -96,7 +96,7 @@ def _numbers(
     """Counts and times; those that do not exist are left out."""
     approved = change.since if rollout is None else rollout.started
     found: dict[str, Any] = {
-        "asked_to_started_s": _seconds(change.opened, approved),
+        "asked_to_started_s": max(_seconds(change.opened, approved), 0.0),
         "risk_score": change.risk_score,
     }
     if rollout is None:

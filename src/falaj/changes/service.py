@@ -28,7 +28,7 @@ from falaj.facts.changes import (
 from falaj.facts.checks import GateReport
 from falaj.facts.events import Event
 from falaj.facts.releases import Release
-from falaj.facts.rollouts import LiveMove
+from falaj.facts.rollouts import LiveMove, Strategy
 from falaj.facts.wire import digest
 from falaj.ports.ground import Ground
 from falaj.ports.store import Unit
@@ -190,6 +190,8 @@ def describe(ground: Ground, environment: str, *, first: bool) -> str:
     table = ground.project.environments[environment].rollout
     if first:
         return "direct: the first release of a model has nothing to be compared with"
+    if table.strategy is Strategy.DIRECT:
+        return "direct: all callers at once, nothing is compared"
     steps = ", ".join(f"{pct} %" for pct in table.steps_pct)
     return f"{table.strategy} {steps}; goes back by itself on proven harm (alpha {table.alpha})"
 

@@ -146,7 +146,7 @@ def _rollouts(rollouts: Sequence[Rollout], changes: Mapping[str, Change]) -> Ite
             else f"{rollout.id} of {rollout.version} begins ({rollout.plan.strategy})"
         )
         yield Happening(
-            at=rollout.started,
+            at=max(rollout.started, change.opened) if change else rollout.started,
             kind="rollback" if back else "rollout",
             environment=rollout.environment,
             subject=rollout.id,

@@ -22,7 +22,7 @@ RIGHT: Final = 24
 TOP: Final = 56
 LANE: Final = 64
 BAR: Final = 30
-FOOT: Final = 44
+FOOT: Final = 68
 HUES: Final = 6
 MOST_MARKS: Final = 400
 MARKS: Final = {"rollback": "back", "alert": "alert", "approval": "seal", "review": "seal"}
@@ -76,12 +76,27 @@ def timeline_svg(found: Timeline) -> str:
         parts += [bar(one, top, x, hues[one.release], found.at) for one in own]
         marks = [one for one in found.happenings if one.environment == lane]
         parts += marks_of(marks, top + BAR + 14, x, low)
+    parts += legend(found, hues, tall - 14)
     return "".join([*parts, "</svg>"])
 
 
 def svg_of(tall: int) -> str:
     size = f'viewBox="0 0 {WIDE} {tall}" width="{WIDE}" height="{tall}"'
     return f'<svg xmlns="http://www.w3.org/2000/svg" {size} role="img" aria-labelledby="t d">'
+
+
+def legend(found: Timeline, hues: dict[str, int], y: float) -> list[str]:
+    """Versions and their colours, the newest ones where not all have room."""
+    names = {one.release: one.version for one in found.stretches}
+    parts, left = [], float(LEFT)
+    for release, version in list(names.items())[-HUES:]:
+        shown = version if len(version) <= 16 else version[:15] + "…"
+        parts.append(
+            f'<rect class="r{hues[release]} key" x="{left:.0f}" y="{y - 9:.0f}" width="10" '
+            f'height="10"/><text class="muted" x="{left + 15:.0f}" y="{y:.0f}">{escape(shown)}</text>'
+        )
+        left += 34 + 7 * len(shown)
+    return parts
 
 
 def words_of(one: Stretch) -> str:

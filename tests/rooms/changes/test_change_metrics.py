@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from xml.etree import ElementTree
+from xml.etree import ElementTree as ET
 
 import pytest
 from msgspec.structs import replace
@@ -173,7 +173,7 @@ def test_the_picture_stands_alone_and_escapes_all_text(words):
     picture = timeline_svg(found)
     assert "<script" not in picture
     assert "http" not in picture.replace("http://www.w3.org/2000/svg", "")
-    root = ElementTree.fromstring(picture)
+    root = ET.fromstring(picture)
     assert root.tag.endswith("svg")
     assert any(words in (title.text or "") for title in root.iter() if title.tag.endswith("title"))
 

@@ -8,6 +8,7 @@ import click
 
 from falaj.doors.cli import terminal
 from falaj.doors.cli.client import connect
+from falaj.doors.cli.verbs.who_was_live import only_model
 
 __all__ = ["command"]
 
@@ -31,13 +32,7 @@ def command(
       falaj timeline flight-delay -e production --svg timeline.svg
     """
     client = connect(ctx)
-    if not model:
-        names = sorted({release["model"] for release in client.get("/releases")})
-        if len(names) != 1:
-            raise click.UsageError(
-                f"name the model; there are releases of {', '.join(names) or 'none'}"
-            )
-        (model,) = names
+    model = model or only_model(client)
     if svg is not None:
         svg.write_bytes(client.raw("GET", f"/models/{model}/timeline.svg"))
     found = client.get(f"/models/{model}/timeline")
