@@ -45,6 +45,7 @@ from falaj.readers import artifacts, evidence_readers, table_readers
 if TYPE_CHECKING:
     from falaj.audit.service import Log
     from falaj.facts.access import Permit
+    from falaj.facts.governance import Freeze
     from falaj.facts.project import Project, RemoteTable, WitnessTable
     from falaj.facts.runs import Run
     from falaj.facts.scans import Declared
@@ -170,6 +171,12 @@ def remote(address: str, table: RemoteTable) -> Remote:
         f"{address.partition('://')[0][:40]!r} is no kind of place that keeps releases",
         fix="oci://HOST/REPOSITORY or s3://BUCKET/PREFIX, with :TAG or @sha256:DIGEST",
     )
+
+
+def calendar(file: Path, timezone: str) -> Sequence[Freeze]:
+    from falaj.links.files.calendar import read_calendar
+
+    return read_calendar(file, timezone)
 
 
 def secret(path: Path) -> bytes:
@@ -340,6 +347,7 @@ class Works:
         self._watched = 0.0
         self._rescan: Rescan | None = None
         self._rescanned = 0.0
+        self._overdue = 0.0
 
     @classmethod
     def open(
@@ -402,6 +410,7 @@ class Works:
             log=store.log(),
             witnesses=witnesses(project, root),
             around=around,
+            calendars=lambda file, timezone: calendar(root / file, timezone),
         )
         access = Access(store, keys, project.project.name, time.now)
         access.ensure_local()
@@ -451,6 +460,9 @@ class Works:
         if "learning" in duties and self.ground.store.take("learning", self.name, LEASE_S):
             with self.holding("learning"):
                 done += self.learn()
+        if "monitors" in duties and monotonic() - self._overdue >= WATCH_EVERY_S:
+            done += self._look_at_changes()
+            self._overdue = monotonic()
         if "advisories" in duties and monotonic() - self._rescanned >= WATCH_EVERY_S:
             done += self._look_again()
             self._rescanned = monotonic()
@@ -499,6 +511,12 @@ class Works:
                 Resource(kind=ResourceKind.ENVIRONMENT, id=environment),
             ),
         )
+
+    def _look_at_changes(self) -> list[str]:
+        """Changes that nobody decided about, and what emergencies owe."""
+        from falaj.journeys import overdue
+
+        return overdue.look(self.ground)
 
     def _look_again(self) -> list[str]:
         """Released models against advisories that came since."""

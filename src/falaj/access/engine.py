@@ -87,6 +87,13 @@ def decide(
             fix=f"ask somebody else: `falaj --as NAME approve {resource.id} -m ...`; a further local "
             "identity: `falaj access add NAME --role approver`",
         )
+    if "independent-review" in by:
+        raise NotAllowed(
+            "access.independent-review",
+            f"{principal.name} is an author of {resource.id} and may not review it",
+            why="who made a change does not judge how it went (rule independent-review)",
+            fix=f"ask somebody else: `falaj --as NAME change review {resource.id} -m ...`",
+        )
     roles = ", ".join(principal.roles) or "no role"
     raise NotAllowed(
         "access.denied",

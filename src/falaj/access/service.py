@@ -66,8 +66,26 @@ class Access:
                 if not self._known(name):
                     raise
 
-    def add(self, name: str, roles: tuple[Role, ...], *, actor: str, person: str = "") -> Principal:
-        """Make an identity with its own key. `person`: another account of a known person."""
+    def add(
+        self,
+        name: str,
+        roles: tuple[Role, ...],
+        *,
+        actor: str,
+        person: str = "",
+        groups: tuple[str, ...] = (),
+    ) -> Principal:
+        """Make an identity with its own key. `person`: another account of a known person.
+
+        groups: teams that it belongs to, as environments ask for approvals of them.
+        """
+        for group in groups:
+            if not NAME.fullmatch(group):
+                raise FalajError(
+                    "access.bad-name",
+                    f"group: got {group!r}, expected letters, digits, '-', '.', '_', at most 64",
+                    fix="choose another name",
+                )
         if not NAME.fullmatch(name) or name in RESERVED:
             raise FalajError(
                 "access.bad-name",
@@ -87,7 +105,12 @@ class Access:
             name, () if {Role.WORKER, Role.LOG} & set(roles) else ("approval",)
         )
         principal = Principal(
-            name=name, person=person or ids.new(), roles=roles, key=hint, created=self._now()
+            name=name,
+            person=person or ids.new(),
+            roles=roles,
+            key=hint,
+            created=self._now(),
+            groups=tuple(sorted(set(groups))),
         )
         with self._store.begin() as unit:
             unit.add(principal)
@@ -228,5 +251,6 @@ class Access:
             type=type,
             actor=actor,
             subject=f"principal/{principal.person}",
-            data={"roles": [str(role) for role in principal.roles], "key": principal.key},
+            data={"roles": [str(role) for role in principal.roles], "key": principal.key}
+            | ({"groups": list(principal.groups)} if principal.groups else {}),
         )

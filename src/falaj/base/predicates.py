@@ -10,8 +10,10 @@ __all__ = [
     "DECISION",
     "GATE",
     "MODEL_SIGNING",
+    "PREAPPROVAL",
     "PROVENANCE",
     "PUBLISHED",
+    "REVIEW",
     "STATEMENT_TYPE",
     "TEST_RESULT",
     "VULNERABILITIES",
@@ -21,6 +23,8 @@ STATEMENT_TYPE: Final = "https://in-toto.io/Statement/v1"
 PROVENANCE: Final = "https://slsa.dev/provenance/v1"
 GATE: Final = "falaj:gate/v1"
 APPROVAL: Final = "falaj:approval/v1"
+PREAPPROVAL: Final = "falaj:preapproval/v1"
+REVIEW: Final = "falaj:review/v1"
 DECISION: Final = "https://slsa.dev/verification_summary/v1"  # what policy allowed
 TEST_RESULT: Final = "https://in-toto.io/attestation/test-result/v0.1"
 VULNERABILITIES: Final = "https://in-toto.io/attestation/vulns/v0.2"

@@ -2,35 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from falaj.base.errors import Conflict, GateFailed, GateInconclusive, NotAllowed, Waits
-from falaj.facts.changes import Approval, Change, ChangeState, Decision, Risk
+from falaj.base.time import text
+from falaj.changes.risk import risk_of, score_of
+from falaj.facts.access import Principal, Role
+from falaj.facts.changes import (
+    Approval,
+    Change,
+    ChangeKind,
+    ChangeState,
+    Decision,
+    Risk,
+    RiskFactor,
+)
 from falaj.facts.checks import GateReport, Verdict
-from falaj.facts.releases import Release
+from falaj.facts.governance import ChangesTable
 
 __all__ = [
+    "ENDED",
     "MOVES",
+    "WAITING",
     "Assessment",
     "assess",
+    "deferrable",
     "hold_gates",
+    "independent",
     "live_approvals",
+    "may_judge",
     "may_move",
+    "missing",
     "must_be_approved",
+    "owes_review",
     "state_after",
+    "undecided",
 ]
 
 S: Final = ChangeState
-APPROVAL_LIFE: Final = timedelta(days=30)
+WAITING: Final = frozenset({S.PROPOSED, S.ASSESSING, S.AWAITING_APPROVAL, S.APPROVED})
+ENDED: Final = frozenset({S.IMPLEMENTED, S.ROLLED_BACK, S.FAILED})
 
 # The whole table: every pair that does not stand here is refused (COMPLIANCE, 6).
 MOVES: Final[dict[ChangeState, frozenset[ChangeState]]] = {
     S.PROPOSED: frozenset({S.ASSESSING, S.WITHDRAWN, S.EXPIRED}),
     S.ASSESSING: frozenset({S.AWAITING_APPROVAL, S.REJECTED, S.WITHDRAWN}),
     S.AWAITING_APPROVAL: frozenset({S.APPROVED, S.ASSESSING, S.REJECTED, S.WITHDRAWN, S.EXPIRED}),
-    S.APPROVED: frozenset({S.IMPLEMENTING, S.ASSESSING, S.REJECTED, S.WITHDRAWN, S.EXPIRED}),
+    S.APPROVED: frozenset(
+        {
+            S.IMPLEMENTING,
+            S.AWAITING_APPROVAL,
+            S.ASSESSING,
+            S.REJECTED,
+            S.WITHDRAWN,
+            S.EXPIRED,
+        }
+    ),
     S.IMPLEMENTING: frozenset({S.IMPLEMENTED, S.ROLLED_BACK, S.FAILED}),
     S.IMPLEMENTED: frozenset({S.CLOSED, S.ROLLED_BACK, S.FAILED}),
     S.ROLLED_BACK: frozenset({S.CLOSED}),
@@ -43,11 +72,14 @@ MOVES: Final[dict[ChangeState, frozenset[ChangeState]]] = {
 
 
 class Assessment(NamedTuple):
-    """Computed risk with its reasons, and how many distinct persons must approve."""
+    """Computed risk with its reasons, and who must approve: how many, of which groups."""
 
     risk: Risk
     reasons: tuple[str, ...]
+    score: int
     approvals: int
+    groups: dict[str, int]
+    validator: bool
 
 
 def may_move(change: Change, to: ChangeState) -> None:
@@ -107,25 +139,98 @@ def hold_gates(
         )
 
 
+def deferrable(
+    report: GateReport | None, required: Sequence[str], *, release: str, now: datetime
+) -> tuple[str, ...]:
+    """Gates that an emergency may make up for later: undecided or silent ones.
+
+    Raises GateFailed for a gate that failed: it is known to be bad, and no hurry changes that.
+    """
+    owed: list[str] = []
+    for gate in required:
+        try:
+            hold_gates(report, (gate,), release=release, now=now)
+        except GateInconclusive:
+            owed.append(gate)
+    return tuple(owed)
+
+
+def undecided(
+    report: GateReport, gates: Sequence[str], *, release: str, now: datetime
+) -> tuple[str, ...]:
+    """Of these gates those that do not hold by this report."""
+    left = []
+    for gate in gates:
+        try:
+            hold_gates(report, (gate,), release=release, now=now)
+        except (GateInconclusive, GateFailed):
+            left.append(gate)
+    return tuple(left)
+
+
 def assess(
-    release: Release, previous: Release | None, report: GateReport, *, floor: int
+    found: Sequence[RiskFactor],
+    *,
+    floor: int,
+    groups: Mapping[str, int],
+    table: ChangesTable,
+    kind: ChangeKind = ChangeKind.NORMAL,
 ) -> Assessment:
-    """Risk is the highest of its reasons; approvals follow it; `floor` is never a ceiling."""
-    reasons: list[tuple[Risk, str]] = [(Risk.LOW, "passes all required gates")]
-    if previous is None:
-        reasons.append((Risk.MEDIUM, "first release of this model here: nothing to go back to"))
-    elif previous.tree == release.tree:
-        reasons.append((Risk.LOW, "same model file as the live release"))
-    else:
-        reasons.append((Risk.MEDIUM, "new model file, canary with automatic rollback"))
-    if report.waivers:
-        reasons.append((Risk.HIGH, f"{len(report.waivers)} check(s) waived"))
-    order = list(Risk)
-    risk = max((level for level, _ in reasons), key=order.index)
-    needed = {Risk.LOW: 1, Risk.MEDIUM: 1, Risk.HIGH: 2}[risk]
+    """Risk is the highest of its factors; approvals follow it; `floor` is never a ceiling.
+
+    An emergency asks for fewer persons and for no group; what it saves is looked at afterwards.
+    """
+    risk = risk_of(found)
+    reasons = tuple(one.reason for one in found if one.risk is risk) or ("nothing differs",)
+    score = score_of(found)
+    if kind is ChangeKind.STANDARD:
+        return Assessment(risk, reasons, score, 0, {}, validator=False)
+    if kind is ChangeKind.EMERGENCY:
+        return Assessment(risk, reasons, score, table.emergency.approvals, {}, validator=False)
+    approvals = table.approvals
     return Assessment(
-        risk, tuple(text for level, text in reasons if level is risk), max(floor, needed)
+        risk,
+        reasons,
+        score,
+        max(floor, approvals.of(risk)),
+        dict(groups),
+        approvals.needs_validator(risk),
     )
+
+
+def independent(
+    principal: Principal, groups: frozenset[str], author_groups: frozenset[str]
+) -> bool:
+    """Whether a signature counts as a validator's: has the role, and shares no group with an author.
+
+    groups: of the person, over all accounts (rule R15).
+    """
+    return Role.VALIDATOR in principal.roles and not groups & author_groups
+
+
+def may_judge(
+    change: Change,
+    approvals: Sequence[Approval],
+    principal: Principal,
+    decision: Decision,
+    *,
+    now: datetime,
+) -> None:
+    """Raise when this person has approved already, under this account or another one."""
+    if decision is not Decision.APPROVE:
+        return
+    for approval in live_approvals(change, approvals, now=now):
+        if approval.person == principal.person:
+            under = approval.principal
+            raise NotAllowed(
+                "changes.same-person",
+                f"{principal.name} approved {change.id} already"
+                + ("" if under == principal.name else f", under the name {under}"),
+                why="one person counts once, whatever accounts and groups it has "
+                "(rule one-person-one-approval)",
+                fix="ask somebody else; to take it back: "
+                f"`falaj --as {under} change retract {change.id} -m ...`",
+            )
 
 
 def live_approvals(
@@ -151,22 +256,40 @@ def live_approvals(
     return tuple(counted.values())
 
 
+def missing(change: Change, live: Sequence[Approval]) -> tuple[str, ...]:
+    """What these approvals lack, in words; nothing when they are enough."""
+    found = []
+    short = change.approvals_needed - len(live)
+    if short > 0:
+        found.append(f"{short} approval(s)")
+    for group, number in sorted(change.groups_needed.items()):
+        lacking = number - sum(group in approval.groups for approval in live)
+        if lacking > 0:
+            found.append(f"{lacking} approval(s) of group {group}")
+    if change.validator and not any(approval.validator for approval in live):
+        found.append("the approval of a validator")
+    return tuple(found)
+
+
 def state_after(change: Change, approvals: Sequence[Approval], *, now: datetime) -> ChangeState:
     """Where a change that waits for approval stands with these approvals."""
     if any(a.decision is Decision.REJECT and not a.void for a in approvals):
         return ChangeState.REJECTED
-    enough = len(live_approvals(change, approvals, now=now)) >= change.approvals_needed
-    return ChangeState.APPROVED if enough else ChangeState.AWAITING_APPROVAL
+    lacking = missing(change, live_approvals(change, approvals, now=now))
+    return ChangeState.AWAITING_APPROVAL if lacking else ChangeState.APPROVED
 
 
 def must_be_approved(change: Change, approvals: Sequence[Approval], *, now: datetime) -> None:
     """Raise unless the change may be implemented now: approved, and its approvals still live."""
     live = live_approvals(change, approvals, now=now)
+    lacking = missing(change, live)
+    others = gone(change, approvals, now=now)
     if change.state is ChangeState.AWAITING_APPROVAL:
         raise Waits(
             "changes.waits-for-approval",
-            f"{change.id} waits for {change.approvals_needed - len(live)} approval(s)",
-            why="an author cannot approve; new evidence voids earlier approvals",
+            f"{change.id} waits for {', '.join(lacking) or 'a decision'}",
+            why="; ".join(others)
+            or "an author cannot approve; new evidence voids earlier approvals",
             fix=f"falaj --as NAME approve {change.id} -m ...",
         )
     if change.state is not ChangeState.APPROVED:
@@ -175,10 +298,35 @@ def must_be_approved(change: Change, approvals: Sequence[Approval], *, now: date
             f"{change.id} is {change.state}",
             why="only an approved change is implemented",
         )
-    if len(live) < change.approvals_needed:
+    if lacking:
         raise Waits(
             "changes.approvals-void",
             f"{change.id} has {len(live)} of {change.approvals_needed} approvals that still count",
-            why="others are expired, or were given for other evidence",
+            why=("; ".join(others) or "others were given for other evidence")
+            + " (rule live-approvals)",
             fix=f"falaj --as NAME approve {change.id} -m ...",
         )
+
+
+def gone(change: Change, approvals: Sequence[Approval], *, now: datetime) -> tuple[str, ...]:
+    """Why approvals that were given do not count any more."""
+    found = []
+    for approval in approvals:
+        if approval.decision is not Decision.APPROVE:
+            continue
+        if approval.void:
+            found.append(f"that of {approval.principal} is void: {approval.void}")
+        elif approval.expires <= now:
+            found.append(f"that of {approval.principal} expired {text(approval.expires)[:19]}Z")
+        elif approval.report != change.report or approval.evidence != change.evidence:
+            found.append(f"that of {approval.principal} is for other evidence")
+    return tuple(found)
+
+
+def owes_review(change: Change, ended: ChangeState) -> bool:
+    """After an emergency, a failure, a rollback and a high risk people look back (PIR)."""
+    return (
+        ended in (ChangeState.ROLLED_BACK, ChangeState.FAILED)
+        or change.kind is ChangeKind.EMERGENCY
+        or change.risk is Risk.HIGH
+    )

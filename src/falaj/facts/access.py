@@ -16,6 +16,7 @@ class Role(enum.StrEnum):
     APPROVER = "approver"  # approves and rejects changes
     OPERATOR = "operator"  # starts and stops rollouts, rolls back
     RISK = "risk"  # signs waivers
+    VALIDATOR = "validator"  # approves as the independent one that a high risk asks for
     VIEWER = "viewer"  # reads
     WORKER = "worker"  # reconciles
     LOG = "log"  # another workspace's log: shows its checkpoints here, and sees nothing
@@ -47,16 +48,24 @@ class Action(enum.StrEnum):
     PUSH_RELEASE = "push-release"
     SIGN_RELEASE = "sign-release"
     WITNESS_LOG = "witness-log"
+    WITHDRAW = "withdraw"
+    RETRACT = "retract"
+    REVIEW = "review"
+    PREAPPROVE = "preapprove"
 
 
 class Principal(Fact, frozen=True, kw_only=True):
-    """An account. Four eyes compare `person`, because one person may own several accounts."""
+    """An account. Four eyes compare `person`, because one person may own several accounts.
+
+    groups: teams that the account belongs to; environments may ask for approvals of some of them.
+    """
 
     name: str
     person: str
     roles: tuple[Role, ...]
     key: str = ""  # hint of the public key that this identity signs approvals with
     created: Instant
+    groups: tuple[str, ...] = ()
 
 
 class ResourceKind(enum.StrEnum):

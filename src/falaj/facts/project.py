@@ -14,6 +14,7 @@ from msgspec import Meta
 
 from falaj.base.time import parse_instant, parse_span
 from falaj.facts.data import PROTECTED, Classification
+from falaj.facts.governance import ChangesTable, WindowTable
 from falaj.facts.rollouts import MetricPlan, Mode, RolloutPlan, Strategy
 from falaj.facts.wire import Fact
 
@@ -761,7 +762,7 @@ def _steps(strategy: Strategy, steps_pct: tuple[int, ...], replicas: int) -> tup
 
 
 class EnvironmentTable(Fact, frozen=True, kw_only=True):
-    """Environments are ordered as they stand in the file."""
+    """Environments are ordered as they stand in the file: a release walks from one to the next."""
 
     target: Annotated[Literal["local"], _is("Where releases run: processes on this machine.")]
     region: Annotated[Region, _is("Its jurisdiction; nothing: the project's.")] = ""
@@ -773,6 +774,51 @@ class EnvironmentTable(Fact, frozen=True, kw_only=True):
     ] = 1
     replicas: Annotated[int, _is("Server processes of each release.", ge=1, le=64)] = 1
     rollout: RolloutTable = RolloutTable()
+    after: Annotated[
+        tuple[Name, ...] | None,
+        _is(
+            "Environments that a release has been promoted in before; not said: the one above in "
+            "this file; an empty list: none."
+        ),
+    ] = None
+    soak: Annotated[
+        str, _time("How long a release has answered in the environment before.", 0, 90 * DAY)
+    ] = "0s"
+    protected: Annotated[
+        bool,
+        _is("Only committed code goes there, and no author of a release starts its rollout."),
+    ] = False
+    groups: Annotated[
+        dict[Name, Annotated[int, _is("", ge=1, le=10)]],
+        _is("Groups that must be among the approvers: name and number of persons."),
+    ] = {}
+    timezone: Annotated[
+        str, _is("Time zone of its windows and freezes, such as Asia/Dubai.", min_length=1)
+    ] = "UTC"
+    windows: tuple[WindowTable, ...] = ()
+    calendar: Annotated[
+        str,
+        _is("A calendar file (iCalendar) whose events are freezes, relative to falaj.toml."),
+    ] = ""
+
+    def __post_init__(self) -> None:
+        if self.protected and not (self.requires and self.approvals):
+            missing = "requires" if not self.requires else "approvals"
+            raise ValueError(f"{missing}: a protected environment asks for gates and for approvals")
+        if self.timezone != "UTC":
+            from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+            try:
+                ZoneInfo(self.timezone)
+            except (ZoneInfoNotFoundError, ValueError, OSError):
+                raise ValueError(
+                    f"timezone: {self.timezone!r} is no time zone that this machine knows; names are "
+                    "such as Asia/Dubai, the files come with the system's package tzdata"
+                ) from None
+
+    @property
+    def soak_s(self) -> float:
+        return _seconds(self.soak)
 
 
 class DriftTable(Fact, frozen=True, kw_only=True):
@@ -1126,6 +1172,16 @@ class Project(Fact, frozen=True, kw_only=True):
     keys: KeysTable = KeysTable()
     encryption: EncryptionTable = EncryptionTable()
     audit: AuditTable = AuditTable()
+    changes: ChangesTable = ChangesTable()
+
+    def before(self, environment: str) -> tuple[str, ...]:
+        """Environments that a release must have been promoted in before it comes to this one."""
+        said = self.environments[environment].after
+        if said is not None:
+            return said
+        names = list(self.environments)
+        place = names.index(environment)
+        return tuple(names[place - 1 : place]) if place else ()
 
     @property
     def classification(self) -> Classification:
@@ -1159,6 +1215,29 @@ class Project(Fact, frozen=True, kw_only=True):
                 raise ValueError(
                     f"environments.{name}.requires.{index}: gate {gate!r} is required, "
                     f"but there is no [gates.{gate}]"
+                )
+        self._changes_must_fit()
+
+    def _changes_must_fit(self) -> None:
+        """Names in the rules of changes are those of environments, in their order."""
+        names = list(self.environments)
+        for place, (name, environment) in enumerate(self.environments.items()):
+            for index, before in enumerate(environment.after or ()):
+                if before not in names[:place]:
+                    raise ValueError(
+                        f"environments.{name}.after.{index}: {before!r} is no environment above it"
+                    )
+        for index, freeze in enumerate(self.changes.freezes):
+            for at, name in enumerate(freeze.environments):
+                if name not in names:
+                    raise ValueError(
+                        f"changes.freezes.{index}.environments.{at}: there is no [environments.{name}]"
+                    )
+        for name, template in self.changes.templates.items():
+            if template.environment not in names:
+                raise ValueError(
+                    f"changes.templates.{name}.environment: there is no "
+                    f"[environments.{template.environment}]"
                 )
 
     def _metrics_must_fit(self) -> None:

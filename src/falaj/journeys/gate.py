@@ -154,7 +154,7 @@ def tell_changes(ground: Ground, permit: Permit, report: GateReport) -> None:
     """New evidence on a model voids the approvals of its open changes."""
     for known in ground.store.find(Release):
         if known.tree == report.subject:
-            changes.new_evidence(ground, permit.person, known.id, digest(report))
+            changes.new_evidence(ground, permit.person, known.id, digest(report), report)
 
 
 def _named(report: GateReport, run: Run, model: ModelVersion) -> GateReport:

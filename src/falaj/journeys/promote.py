@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any, Final
@@ -12,19 +13,23 @@ from msgspec.structs import replace
 from falaj.base import bundle, canonical, digests, dsse
 from falaj.base.errors import Conflict, FalajError, NotFound
 from falaj.base.locks import read_lock
+from falaj.changes import preapproving, risk, templates
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
-from falaj.compliance.rules import joined
+from falaj.changes.beginning import may_go_there, shown_before
+from falaj.changes.record import on_record
+from falaj.changes.starting import refuse
+from falaj.compliance.rules import joined, may_be_in
 from falaj.evaluation import licences, pages, scans
 from falaj.evaluation.comparison import sketch
 from falaj.facts.access import Permit
-from falaj.facts.changes import Change, ChangeState
+from falaj.facts.changes import Change, ChangeKind, ChangeState
 from falaj.facts.checks import GateReport
 from falaj.facts.data import Label
 from falaj.facts.explanations import Explanation, Sketch
 from falaj.facts.models import ModelVersion
 from falaj.facts.releases import DatasetRef, Manifest, Release, ReleaseDiff
-from falaj.facts.rollouts import LiveMove
+from falaj.facts.rollouts import LiveMove, Strategy
 from falaj.facts.runs import Run
 from falaj.facts.scans import Licence, Scan
 from falaj.facts.trust import keys_for
@@ -442,33 +447,138 @@ def open_change(
     *,
     reason: str,
     proposed: bool = False,
+    template: str = "",
+    incident: str = "",
+    not_before: datetime | None = None,
+    not_after: datetime | None = None,
 ) -> Change:
-    """Ask to bring a release to an environment."""
-    known = release_named(ground, release_name)
+    """Ask to bring a release to an environment: by a template, as an emergency, or as any other.
+
+    Refused, and written down: gates that do not hold, a wrong region, an environment that was skipped,
+    code that was not committed, a template that is over or whose bounds it leaves.
+    """
+    with on_record(ground, permit, f"environment/{environment}", "open"):
+        if template and incident:
+            raise FalajError(
+                "changes.two-kinds",
+                "a change is by a template or an emergency, not both",
+                fix="leave out one of --template and --emergency",
+            )
+        kind = ChangeKind.STANDARD if template else ChangeKind.NORMAL
+        kind = ChangeKind.EMERGENCY if incident else kind
+        known = release_named(ground, release_name)
+        asked = assessed(ground, known, environment, kind, proposed=proposed, template=template)
+        asked = asked._replace(
+            reason=reason or f"release {known.version}",
+            proposed=proposed,
+            incident=incident,
+            not_before=not_before,
+            not_after=not_after,
+        )
+        return changes.open_change(ground, permit, asked)
+
+
+def assessed(
+    ground: Ground,
+    known: Release,
+    environment: str,
+    kind: ChangeKind,
+    *,
+    proposed: bool = False,
+    template: str = "",
+) -> changes.Asked:
+    """What the change would be: its gates, its difference, its risk. Raises what forbids it.
+
+    proposed: people decide later whether to take it up, and only then something forbids it.
+    """
+    now = ground.now()
+    table = ground.project.environments[environment]
     report = report_of(ground, known.id)
+    deferred: tuple[str, ...] = ()
+    if kind is ChangeKind.EMERGENCY:
+        deferred = change_rules.deferrable(report, table.requires, release=known.version, now=now)
+    if report is None or not (proposed or kind is ChangeKind.EMERGENCY):
+        change_rules.hold_gates(report, table.requires, release=known.version, now=now)
     if report is None:
-        change_rules.hold_gates(None, (), release=known.version, now=ground.now())
         raise AssertionError("unreachable")
+    manifest, findings = look_at(ground, known)
+    shown = shown_before(ground, known, environment)
+    region = table.region or ground.project.project.region
+    if not proposed:
+        trouble = may_be_in(manifest.label, region)
+        refuse(may_go_there(ground, known, environment, manifest, trouble, shown, kind=kind))
     live = ground.store.find(LiveMove, environment=environment, model=known.model, limit=1)
     previous = ground.store.get(Release, live[0].stable).fact if live else None
-    return changes.open_change(
-        ground,
-        permit,
-        known,
-        report,
-        environment,
-        reason=reason or f"release {known.version}",
+    apart = difference_or_none(ground, previous, known)
+    asked = changes.Asked(
+        release=known,
+        report=report,
+        environment=environment,
+        reason="",
         previous=previous,
-        proposed=proposed,
+        factors=risk.factors(
+            known, previous, report, apart, classification=manifest.label.classification
+        ),
+        kind=kind,
+        differences=diff.in_words(apart) if apart else "",
+        carried=tuple(one for one in shown.values() if one is not None),
+        deferred=deferred,
+    )
+    if findings and kind is ChangeKind.STANDARD:
+        raise verify.refusal(look_again(ground, known), known.version)
+    return by_template(ground, asked, apart, template) if template else asked
+
+
+def by_template(
+    ground: Ground, asked: changes.Asked, apart: ReleaseDiff | None, name: str
+) -> changes.Asked:
+    """A standard change, when the template is in force and nothing leaves its bounds."""
+    state = preapproving.state_of(ground, name, asked.environment)
+    strategy = ground.project.environments[asked.environment].rollout.strategy
+    beyond = templates.outside(
+        state.table.bounds,
+        asked.release,
+        asked.previous,
+        apart,
+        asked.report,
+        report_of(ground, asked.previous.id) if asked.previous else None,
+        canary=strategy is Strategy.CANARY,
+    )
+    refuse([*state.problems, *beyond])
+    return asked._replace(
+        template=name,
+        template_digest=state.digest,
+        preapproval=tuple(one.envelope for one in state.signatures),
     )
 
 
+def look_again(ground: Ground, known: Release) -> Sequence[bundle.Finding]:
+    return verify.verify_release(
+        ground.root / known.folder, ground.keys.trust(), release_id=known.id, now=ground.now()
+    ).findings
+
+
+def difference_or_none(
+    ground: Ground, previous: Release | None, known: Release
+) -> ReleaseDiff | None:
+    """From the live release; None where there is none, or where its folder cannot be read."""
+    if previous is None:
+        return None
+    try:
+        return difference(ground, previous.id, known.id)
+    except FalajError:
+        return None
+
+
 def take_up(ground: Ground, permit: Permit, change_id: str) -> Change:
-    """A proposed change becomes one that waits for approval, when its gates hold."""
+    """A proposed change becomes one that waits for approval, when it might be asked for now."""
     change = ground.store.get(Change, change_id).fact
-    report = report_of(ground, change.release)
-    table = ground.project.environments[change.environment]
-    change_rules.hold_gates(report, table.requires, release=change.version, now=ground.now())
-    with ground.store.begin() as unit:
-        changes.move(ground, unit, permit.person, change.id, ChangeState.ASSESSING)
-        return changes.move(ground, unit, permit.person, change.id, ChangeState.AWAITING_APPROVAL)
+    with on_record(ground, permit, f"change/{change.id}", "take up"):
+        change_rules.may_move(change, ChangeState.ASSESSING)
+        known = ground.store.get(Release, change.release).fact
+        assessed(ground, known, change.environment, change.kind)
+        with ground.store.begin() as unit:
+            changes.move(ground, unit, permit.person, change.id, ChangeState.ASSESSING)
+            return changes.move(
+                ground, unit, permit.person, change.id, ChangeState.AWAITING_APPROVAL
+            )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib.metadata import version as installed
 from typing import Final
 
@@ -20,8 +20,9 @@ from falaj.base.errors import Conflict, NotFound
 from falaj.changes import rules as change_rules
 from falaj.changes import service as changes
 from falaj.changes.promotion import promotion
+from falaj.changes.record import on_record
 from falaj.facts.access import Permit
-from falaj.facts.changes import Approval, Change, ChangeState
+from falaj.facts.changes import Approval, Change, Rehearsal
 from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.releases import Manifest, Release
 from falaj.facts.rollouts import Deployment, LiveMove, Phase, Rollout, RolloutPlan, Strategy
@@ -30,7 +31,7 @@ from falaj.ports.ground import Ground
 from falaj.ports.store import Unit
 from falaj.releases import verify
 from falaj.rollouts import rules
-from falaj.rollouts.service import active, event_of, newest_live, target_of
+from falaj.rollouts.service import active, event_of, live, newest_live, target_of
 
 __all__ = ["down", "go_back_where_harmed", "promised", "roll_back", "start", "steer"]
 
@@ -38,16 +39,23 @@ POLICY_SIGNER: Final = "policy-signer"
 
 
 def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
-    """Begin the rollout of an approved change. Refused: not approved, not verified, one running.
+    """Begin the rollout of an approved change. Refused: not approved, not verified, not now, one running.
 
-    That policy allowed it, and on what grounds, is signed and kept with the rollout.
+    That policy allowed it, and on what grounds, is signed and kept with the rollout; a refusal is
+    written down with its rules.
     """
+    with on_record(ground, permit, f"change/{change_id}", "start"):
+        return started(ground, permit, change_id)
+
+
+def started(ground: Ground, permit: Permit, change_id: str) -> Rollout:
     change = ground.store.get(Change, change_id).fact
     approvals = ground.store.find(Approval, change=change.id)
     change_rules.must_be_approved(change, approvals, now=ground.now())
     release = ground.store.get(Release, change.release).fact
-    manifest = verify_here(ground, release, change.environment)
+    manifest = verify_here(ground, release, change.environment, change.deferred)
     table = ground.project.environments[change.environment]
+    rehearsal = allowed_now(ground, permit, change, release, manifest)
     ground.keys.create(POLICY_SIGNER, ("policy",))
     signer = ground.keys.signer(POLICY_SIGNER)
     with ground.store.begin() as unit:
@@ -87,7 +95,7 @@ def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
             change_rules.live_approvals(change, approvals, now=rollout.started),
             project=ground.name,
             files=manifest.files,
-            requires=table.requires,
+            requires=[gate for gate in table.requires if gate not in change.deferred],
             trained_here=ground.store.get(Run, release.run).fact.origin is None,
             version=installed("falaj"),
         )
@@ -96,21 +104,50 @@ def start(ground: Ground, permit: Permit, change_id: str) -> Rollout:
         unit.add(rollout)
         stands_up(ground, unit, permit.person, change.environment)
         unit.append(event_of(ground, permit.person, rollout, "rollout.started"))
-        changes.move(ground, unit, permit.person, change.id, ChangeState.IMPLEMENTING)
+        changes.begin(ground, unit, permit, change.id, rehearsal)
     return rollout
 
 
-def verify_here(ground: Ground, release: Release, environment: str) -> Manifest:
+def allowed_now(
+    ground: Ground, permit: Permit, change: Change, release: Release, manifest: Manifest
+) -> Rehearsal:
+    """Region, order, windows, freezes, what is owed; the release before is verified and warm."""
+    table = ground.project.environments[change.environment]
+    region = table.region or ground.project.project.region
+    now_live = live(ground, change.environment, change.model)
+    before = ground.store.get(Release, now_live.stable).fact if now_live else None
+    verified: tuple[int, tuple[str, ...]] = (0, ())
+    if before is not None:
+        found = verify.verify_release(
+            ground.root / before.folder,
+            ground.keys.trust(),
+            release_id=before.id,
+            now=ground.now(),
+            environment=change.environment,
+            running=True,
+        )
+        files = len(found.manifest.files) if found.manifest else 0
+        verified = (files, tuple(finding.message for finding in found.findings))
+    from falaj.changes.beginning import may_begin  # not needed to ask what is live
+    from falaj.compliance.rules import may_be_in
+
+    trouble = may_be_in(manifest.label, region)
+    return may_begin(ground, permit, change, release, manifest, trouble, before, verified)
+
+
+def verify_here(
+    ground: Ground, release: Release, environment: str, deferred: Sequence[str] = ()
+) -> Manifest:
     """What the release says of itself; its folder holds as it was signed.
 
-    Raises Unverified, naming the file.
+    deferred: gates that an emergency makes up for later. Raises Unverified, naming the file.
     """
     table = ground.project.environments[environment]
     found = verify.verify_release(
         ground.root / release.folder,
         ground.keys.trust(),
         release_id=release.id,
-        requires=table.requires,
+        requires=tuple(gate for gate in table.requires if gate not in deferred),
         now=ground.now(),
         environment=environment,
     )
@@ -169,8 +206,8 @@ def roll_back(
     verify_here(ground, to, environment)
     now = ground.now()
     with ground.store.begin() as unit:
-        change = changes.emergency(
-            ground, unit, permit, to, environment, reason=why, leaving=leaving
+        change = changes.open_emergency_rollback(
+            ground, unit, permit.person, to, environment, reason=why, leaving=leaving
         )
         rollout = Rollout(
             id=f"RO-{unit.number('rollout'):04d}",

@@ -33,6 +33,7 @@ from falaj.ports.target import Target
 from falaj.ports.tester import Tester
 
 if TYPE_CHECKING:  # most commands never meet them
+    from falaj.facts.governance import Freeze
     from falaj.ports.advisories import AdvisoryShelf
     from falaj.ports.kms import Scopes
     from falaj.ports.remotes import Remote
@@ -66,6 +67,7 @@ class Ground:
     scopes: keys of what is sealed at rest, where the project seals.
     around: what steps in this process find beside them; it is told whether data is protected.
     mirror, registry: a tracking server of others, where the project has one. converter: to ONNX.
+    calendars: freezes of a calendar file, whose times without a zone are of the zone that is named.
     log: the tree over the events. witnesses: who is shown its checkpoints.
     """
 
@@ -106,6 +108,7 @@ class Ground:
     log: LogStore | None = None
     witnesses: tuple[Witness, ...] = ()
     around: Callable[[bool], Any] | None = None
+    calendars: Callable[[str, str], Sequence[Freeze]] | None = None
 
     @property
     def name(self) -> str:

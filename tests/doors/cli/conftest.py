@@ -17,7 +17,8 @@ def stop_servers(root):
     """Servers outlive the command that started them; a test's end is theirs."""
     works = Works.open(root)
     try:
-        works.ground.targets["local"].stop("production")
+        for environment in works.ground.project.environments:
+            works.ground.targets["local"].stop(environment)
     finally:
         works.close()
 

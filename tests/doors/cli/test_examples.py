@@ -171,6 +171,57 @@ DIRECT = (  # two releases that went straight to all callers: there is a way bac
     ('falaj rollback production -m "wrong data" --no-wait', 0),
     ('falaj rollback production -m "customers complain"', 0),
 )
+WITHDRAWN = (
+    ('falaj change withdraw CHG-0001 -m "a better one comes"', 0),
+    ('falaj change withdraw CHG-0001 -m "a better one comes" --json', Exit.CONFLICT),
+)
+GOVERNED = (  # approved, taken back, approved, live, looked back at; then a standard one
+    ('falaj --as layla approve CHG-0001 -m "read the evidence"', 0),
+    ('falaj --as layla change retract CHG-0001 -m "I read the wrong report"', 0),
+    (
+        'falaj --as layla change retract CHG-0001 -m "I read the wrong report" --json',
+        Exit.NOT_ALLOWED,
+    ),
+    ('falaj --as layla approve CHG-0001 -m "read the evidence"', 0),
+    ("falaj change calendar", 0),
+    ("falaj change calendar -e production --json", 0),
+    ("falaj rollout start CHG-0001 --watch", 0),
+    ("falaj which-release 6f1c0a52b3d94e870001000000000007", Exit.USAGE),  # of another project
+    ("falaj which-release 6f1c0a52b3d94e870001000000000007 --log", Exit.USAGE),
+    ("falaj change review CHG-0001", 0),
+    ("falaj change close CHG-0001", 0),
+    ("falaj change close CHG-0001 --json", Exit.CONFLICT),
+    (
+        'falaj --as layla change review CHG-0001 -m "a unit changed upstream" --cause units',
+        Exit.CONFLICT,
+    ),
+    ("falaj change templates", 0),
+    ("falaj change templates --json", 0),
+    ("falaj release create --version 1.1.0", 0),
+    ("falaj change open 1.1.0 --template monthly", Exit.NOT_ALLOWED),
+    (
+        'falaj --as layla change preapprove monthly -m "small, and the canary goes back by itself"',
+        0,
+    ),
+    (
+        'falaj --as layla change preapprove monthly -m "the same for another year" --json',
+        Exit.NOT_ALLOWED,
+    ),
+    ("falaj change open 1.1.0 --template monthly", 0),
+    ('falaj change open 1.1.0 --emergency INC-7 -m "wrong prices"', 0),
+    ("falaj change metrics", 0),
+    ("falaj change metrics -e production --since 2026-01-01 --by-month", 0),
+    ("falaj timeline", 0),
+    ("falaj timeline flight-delay -e production --svg timeline.svg", 0),
+)
+LADDER = (
+    ("falaj change open 1.0.0 -e production", Exit.NOT_ALLOWED),
+    ("falaj change open 1.0.0 -e staging", 0),
+    ('falaj --as layla approve CHG-0002 -m "read the evidence"', 0),
+    ("falaj rollout start CHG-0002 --watch", 0),
+    ("falaj change promote staging", 0),
+    ('falaj change promote staging -e production -m "a week without an alert"', 0),
+)
 RUNS = (
     ("falaj runs list", 0),
     ('falaj runs list "metrics.auc > 0.7 and params.month_to = 4"', 0),
@@ -233,6 +284,7 @@ TESTED = (
 )
 STORIES = (
     PROFILED, TESTED, SCANNED,
+    WITHDRAWN, GOVERNED, LADDER,
     RUNS, WAIVING, EMPTY, EMPTY_AGAIN, BARE, PREPARED, REFUSED, REFUSED_ALONE, ANSWERING, DIRECT,
 )  # fmt: skip
 
@@ -364,6 +416,37 @@ def test_going_back_and_forth(here, living):
     )
     (living / "falaj.toml").write_text(direct)
     tell(here, living, DIRECT)
+
+
+def test_a_change_that_is_not_wanted_any_more(here, workspace):
+    tell(here, workspace, WITHDRAWN)
+
+
+TEMPLATE = """
+[changes.templates.monthly]
+environment = "production"
+owner = "owner"
+expires = "2027-06-30"
+"""
+
+
+def test_a_change_and_a_standard_one(here, living):
+    (living / "falaj.toml").write_text(TOML + TEMPLATE)
+    tell(here, living, GOVERNED)
+    assert (living / "timeline.svg").read_text().startswith("<svg ")
+
+
+def test_from_one_environment_to_the_next(here, living):
+    staging = """
+[environments.staging]
+target = "local"
+requires = ["quality", "security"]
+approvals = 1
+
+"""
+    head, _, tail = TOML.partition("[environments.production]")
+    (living / "falaj.toml").write_text(f"{head}{staging}[environments.production]{tail}")
+    tell(here, living, LADDER)
 
 
 def test_with_tests_of_its_own(here, workspace):

@@ -62,6 +62,10 @@ READING = {  # the schema's name -> what is typed in a project with everything
     "audit-log": ("audit", "log"),
     "identities": ("access", "list"),
     "config": ("config", "show"),
+    "calendar": ("change", "calendar"),
+    "change-metrics": ("change", "metrics"),
+    "review": ("change", "review", "CHG-0001"),
+    "timeline": ("timeline",),
 }
 
 

@@ -46,16 +46,25 @@ ON = {  # what an action can be asked on at all
     A.PUSH_RELEASE: {K.PROJECT},
     A.SIGN_RELEASE: {K.PROJECT},
     A.WITNESS_LOG: {K.PROJECT},
+    A.WITHDRAW: {K.CHANGE},
+    A.RETRACT: {K.CHANGE},
+    A.REVIEW: {K.CHANGE},
+    A.PREAPPROVE: {K.PROJECT},
 }
 MAY = {  # besides reading
     Role.OWNER: set(A) - {A.WAIVE},
     Role.AUTHOR: {
         A.RUN_PIPELINE, A.CHECK_GATE, A.CREATE_RELEASE, A.OPEN_CHANGE, A.TAKE_UP, A.EXPORT_EVIDENCE,
-        A.IMPORT_MODEL, A.PUSH_RELEASE, A.SIGN_RELEASE,
+        A.IMPORT_MODEL, A.PUSH_RELEASE, A.SIGN_RELEASE, A.WITHDRAW,
     },
-    Role.APPROVER: {A.APPROVE, A.REJECT, A.EXPORT_EVIDENCE, A.SIGN_RELEASE},
+    Role.APPROVER: {
+        A.APPROVE, A.REJECT, A.EXPORT_EVIDENCE, A.SIGN_RELEASE, A.RETRACT, A.REVIEW, A.PREAPPROVE,
+    },
+    Role.VALIDATOR: {
+        A.APPROVE, A.REJECT, A.EXPORT_EVIDENCE, A.RETRACT, A.REVIEW, A.CHECK_GATE,
+    },
     Role.OPERATOR: {A.START_ROLLOUT, A.STEER_ROLLOUT, A.ROLL_BACK, A.RECONCILE, A.MONITOR, A.IMPORT_ADVISORIES},
-    Role.RISK: {A.WAIVE},
+    Role.RISK: {A.WAIVE, A.REVIEW, A.PREAPPROVE},
     Role.VIEWER: set(),
     Role.WORKER: {A.RECONCILE, A.MONITOR, A.RETRAIN, A.ROLL_BACK},
     Role.LOG: {A.WITNESS_LOG},
@@ -65,7 +74,7 @@ MAY = {  # besides reading
 def expected(roles, person, action, kind, authors):
     if kind not in ON[action]:
         return False
-    if action is A.APPROVE and person in authors:
+    if action in (A.APPROVE, A.REVIEW) and person in authors:
         return False
     if action is A.WAIVE and Role.RISK not in roles:
         return False
@@ -137,8 +146,8 @@ def test_no_rule_can_vanish_unseen(name):
 
 def test_the_table_of_policies_is_the_one_we_know():
     assert NAMES == [
-        "everyone-reads", "owner", "author", "approver", "operator", "risk", "worker", "log",
-        "a-log-sees-nothing", "four-eyes", "risk-alone-waives",
+        "everyone-reads", "owner", "author", "approver", "validator", "operator", "risk", "worker",
+        "log", "a-log-sees-nothing", "four-eyes", "independent-review", "risk-alone-waives",
     ]  # fmt: skip
 
 

@@ -12,7 +12,6 @@ from falaj.base.errors import Conflict, FalajError, GateFailed, GateInconclusive
 from falaj.changes import rules
 from falaj.facts.changes import Approval, Change, ChangeKind, ChangeState, Decision, Risk
 from falaj.facts.checks import CheckResult, GateReport, Verdict, Waiver
-from falaj.facts.releases import Release
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
 S = ChangeState
@@ -144,30 +143,3 @@ def test_required_gates_must_hold(found, refusal):
     else:
         with pytest.raises(refusal):
             rules.hold_gates(found, ("quality", "bias"), release="1.0.0", now=NOW)
-
-
-def release(tree: str) -> Release:
-    return Release(
-        id="sha256:r", model="m", version="1", model_version="m/1", run="r", tree=tree, folder="f",
-        evidence="sha256:e", authors=("ali",), created=NOW,
-    )  # fmt: skip
-
-
-PASSED = report(("quality", Verdict.PASS), ("bias", Verdict.PASS))
-RISKS = {
-    "the same file is low": (release("t"), release("t"), PASSED, 0, Risk.LOW, 1),
-    "a new model is medium": (release("t"), release("u"), PASSED, 0, Risk.MEDIUM, 1),
-    "the first one is medium": (release("t"), None, PASSED, 0, Risk.MEDIUM, 1),
-    "a waiver is high and needs two": (
-        release("t"), release("u"), report(waived=("bias.x",)), 0, Risk.HIGH, 2),
-    "the floor is never a ceiling": (release("t"), release("u"), PASSED, 3, Risk.MEDIUM, 3),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("new", "old", "evidence", "floor", "risk", "approvals"), RISKS.values(), ids=RISKS
-)
-def test_risk_and_approvals(new, old, evidence, floor, risk, approvals):
-    found = rules.assess(new, old, evidence, floor=floor)
-    assert (found.risk, found.approvals) == (risk, approvals)
-    assert found.reasons

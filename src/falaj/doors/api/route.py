@@ -35,6 +35,9 @@ COVERED: Final = frozenset(
         Action.STEER_ROLLOUT,
         Action.ROLL_BACK,
         Action.MANAGE_ACCESS,
+        Action.RETRACT,
+        Action.REVIEW,
+        Action.PREAPPROVE,
     }
 )
 # How many at most; one below zero would mean "all" to the store.

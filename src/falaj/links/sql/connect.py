@@ -13,7 +13,7 @@ from falaj.base.sqlite import use_wal
 
 __all__ = ["HEAD", "StoreUnavailable", "connect", "migrate"]
 
-HEAD: Final = "0007"  # newest revision under migrations/versions; a test compares
+HEAD: Final = "0008"  # newest revision under migrations/versions; a test compares
 
 BUSY: Final = (5, 6)  # SQLITE_BUSY, SQLITE_LOCKED
 DISK: Final = (8, 10, 13, 14)  # SQLITE_READONLY, SQLITE_IOERR, SQLITE_FULL, SQLITE_CANTOPEN

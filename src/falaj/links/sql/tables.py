@@ -21,7 +21,7 @@ from sqlalchemy import (
 )
 
 from falaj.facts.access import Principal
-from falaj.facts.changes import Approval, Change
+from falaj.facts.changes import Approval, Change, Preapproval, Review
 from falaj.facts.checks import GateReport
 from falaj.facts.data import SuiteReport
 from falaj.facts.mirrors import MirrorState
@@ -102,6 +102,8 @@ FAMILIES: Final[dict[type[Fact], Family]] = {
     MirrorState: family("mirror_state"),
     AdvisoryDatabase: family("advisory_database", "ecosystem"),
     Scan: family("scan", "lock", "release"),
+    Preapproval: family("preapproval", "template"),
+    Review: family("review", "model"),
 }
 
 event = Table(

@@ -23,6 +23,7 @@ class AddIdentity(msgspec.Struct, forbid_unknown_fields=True):
     name: str
     roles: tuple[Role, ...]
     person: str = ""
+    groups: tuple[str, ...] = ()
 
 
 class MakeToken(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,7 +44,9 @@ def list_identities(works: Works) -> list[Principal]:
 def add_identity(works: Works, permit: Permit, data: AddIdentity) -> Principal:
     """Make an identity with its own key for approvals."""
     person = works.access.principal(data.person).person if data.person else ""
-    return works.access.add(data.name, data.roles, actor=permit.person, person=person)
+    return works.access.add(
+        data.name, data.roles, actor=permit.person, person=person, groups=data.groups
+    )
 
 
 class Forgotten(msgspec.Struct):

@@ -6,12 +6,14 @@ from datetime import datetime
 from typing import Final
 
 import msgspec
+from litestar import Response
 
 from falaj.app import Works
 from falaj.base import time
 from falaj.base.errors import FalajError, NotFound
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
+from falaj.facts.ledger import Answered, Timeline
 from falaj.facts.project import EnvironmentTable
 from falaj.facts.rollouts import KpiReport, LiveMove, Rollout, RolloutDecision
 from falaj.facts.serving import Observed
@@ -256,6 +258,32 @@ def live_moves(works: Works, model: str, environment: str = "") -> list[LiveMove
     return [move for move in found if environment in ("", move.environment)]
 
 
+@get("/requests/{request_id:str}", needs=Action.READ, on=ResourceKind.PROJECT)
+def which_release(works: Works, request_id: str, log: bool = False) -> Answered:
+    """Which release answered a request. log: look into the inference log as well."""
+    from falaj.journeys import ledger
+
+    return ledger.which_release(works.ground, request_id, log=log)
+
+
+@get("/models/{model:str}/timeline", needs=Action.READ, on=ResourceKind.MODEL, by="model")
+def timeline(works: Works, model: str) -> Timeline:
+    """Everything that happened to a model, oldest first."""
+    from falaj.journeys import ledger
+
+    return ledger.timeline(works.ground, model)
+
+
+@get("/models/{model:str}/timeline.svg", needs=Action.READ, on=ResourceKind.MODEL, by="model")
+def timeline_picture(works: Works, model: str) -> Response[bytes]:
+    """The same as a picture, for light and dark."""
+    from falaj.changes.timelinepicture import timeline_svg
+    from falaj.journeys import ledger
+
+    found = timeline_svg(ledger.timeline(works.ground, model))
+    return Response(found.encode(), media_type="image/svg+xml")
+
+
 ROUTES: Final = (
     start_rollout,
     list_rollouts,
@@ -268,4 +296,7 @@ ROUTES: Final = (
     replay_rollout,
     who_was_live,
     live_moves,
+    which_release,
+    timeline,
+    timeline_picture,
 )

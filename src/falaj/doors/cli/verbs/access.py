@@ -9,7 +9,7 @@ from falaj.doors.cli.client import connect
 
 __all__ = ["command"]
 
-ROLES = ["owner", "author", "approver", "operator", "risk", "viewer"]
+ROLES = ["owner", "author", "approver", "validator", "operator", "risk", "viewer"]
 
 
 @click.group("access")
@@ -28,8 +28,11 @@ def command() -> None:
     help="What it may do; several are allowed.",
 )
 @click.option("--person", default="", help="An identity of the same person, for another account.")
+@click.option("--group", "groups", multiple=True, help="A team it belongs to; several are allowed.")
 @click.pass_context
-def add(ctx: click.Context, name: str, roles: tuple[str, ...], person: str) -> None:
+def add(
+    ctx: click.Context, name: str, roles: tuple[str, ...], person: str, groups: tuple[str, ...]
+) -> None:
     """Add an identity with its own key for approvals.
 
     \b
@@ -37,7 +40,9 @@ def add(ctx: click.Context, name: str, roles: tuple[str, ...], person: str) -> N
       falaj access add layla --role approver
       falaj access add omar --role operator --role viewer
     """
-    found = connect(ctx).post("/identities", {"name": name, "roles": roles, "person": person})
+    found = connect(ctx).post(
+        "/identities", {"name": name, "roles": roles, "person": person, "groups": groups}
+    )
     click.echo(f"{found['name']} ({', '.join(found['roles'])}), key {found['key'][:16]}")
     click.echo(f"next: falaj --as {name} status")
 
@@ -57,8 +62,17 @@ def list_all(ctx: click.Context, machine: bool) -> None:
     if machine:
         return terminal.as_json("identities", found)
     terminal.table(
-        [(p["name"], ", ".join(p["roles"]), p["key"][:16], p["created"]) for p in found],
-        ("name", "roles", "key", "since"),
+        [
+            (
+                p["name"],
+                ", ".join(p["roles"]),
+                ", ".join(p["groups"]) or "-",
+                p["key"][:16],
+                p["created"],
+            )
+            for p in found
+        ],
+        ("name", "roles", "groups", "key", "since"),
     )
     return None
 

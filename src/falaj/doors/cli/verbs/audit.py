@@ -103,13 +103,19 @@ def rows(client: Any, events: list[dict[str, Any]], *, ids: bool = False) -> Non
                 *((event["id"],) if ids else ()),
                 event["time"],
                 people.get(event["actor"], event["actor"]),
-                event["type"].removeprefix("falaj."),
+                event["type"].removeprefix("falaj.") + refusal(event["data"]),
                 event["subject"],
             )
             for event in events
         ],
         ("place", *(("id",) if ids else ()), "time", "who", "what", "object"),
     )
+
+
+def refusal(data: dict[str, Any]) -> str:
+    """Of what was refused: by which rules."""
+    codes = data.get("codes") or [data["code"]] if "code" in data else []
+    return f" [{', '.join(map(str, codes))}]" if codes else ""
 
 
 @command.command
