@@ -64,13 +64,18 @@ class Turn:
 
 
 def parts(jobs: list[Waiting], rows: int = MAX_ROWS) -> list[list[Waiting]]:
-    """Cut in order into parts of at most `rows` rows, unless one job alone has more."""
+    """Cut in order into parts of at most `rows` rows, unless one job alone has more.
+
+    Inputs whose inner axes differ in size do not go together.
+    """
     found: list[list[Waiting]] = []
     room = 0
+    inner = None
     for job in jobs:
-        if job.rows.n > room:
+        if job.rows.n > room or job.rows.inner != inner:
             found.append([])
             room = rows
+            inner = job.rows.inner
         found[-1].append(job)
         room -= job.rows.n
     return found

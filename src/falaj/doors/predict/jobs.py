@@ -9,8 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
-import msgspec
-
 from falaj.base.time import parse_instant
 from falaj.doors.predict.http import REASONS, Connection, Request, error_body
 from falaj.doors.predict.staging import Live
@@ -21,13 +19,12 @@ from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.spool import LogRow
 from falaj.serving.wire.v2 import Call
 
-__all__ = ["LOGGED", "Job", "predict_body", "v2_body"]
+__all__ = ["LOGGED", "Job"]
 
 LOGGED: Final = 64  # rows of one request that the log keeps
 CLIENT_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,64}")
+JSON_LINE: Final = b"content-type: application/json\r\n"
 ARMS: Final = ("stable", "canary")
-
-encode: Final = msgspec.json.Encoder().encode
 
 
 class Job:
@@ -122,12 +119,8 @@ class Job:
         if self.done:
             return
         self.done = True
-        desk, engine = self.desk, self.engine
-        head = desk.heads[engine.release] + request.encode() + b"\r\n"
-        client = self.request.headers.get(b"x-request-id")
-        if client is not None and CLIENT_ID.fullmatch(client):
-            head += b"x-request-id: " + client + b"\r\n"
-        self.connection.send(head, body)
+        desk = self.desk
+        self.tell(body, request)
         us = (time.perf_counter_ns() - self.begun_ns - waited_ns) // 1000
         rescued = bool(self.error)
         if self.cell is not None:
@@ -145,15 +138,33 @@ class Job:
         code = "serving.timeout" if status == 504 else "serving.engine"
         words = why if status == 504 else "the model failed on this request"
         request = desk.ids.name("", self.counter)
-        body = error_body(code, words, request=request, release=self.engine.release)
-        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nfalaj-request: %b\r\n"
-        self.connection.send(head % (status, REASONS[status], request.encode()), body)
+        self.tell_broken(status, code, words, request)
         us = (time.perf_counter_ns() - self.begun_ns - waited_ns) // 1000
         if self.cell is not None:
             desk.tally.count(self.cell, self.assigned, -1)
         desk.failures += 1
         desk.last_failure = f"{self.live.name}: {why}"
         self.remember(code, us, None, request)
+
+    def tell(self, body: bytes, request: str) -> None:
+        """Write the answer. Doors other than HTTP have their own way."""
+        desk, call = self.desk, self.call
+        head = desk.heads[self.engine.release] + request.encode() + b"\r\n"
+        if call.json_size >= 0:
+            line = (
+                b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
+            )
+            head = head.replace(JSON_LINE, line % call.json_size, 1)
+        client = self.request.headers.get(b"x-request-id")
+        if client is not None and CLIENT_ID.fullmatch(client):
+            head += b"x-request-id: " + client + b"\r\n"
+        self.connection.send(head, body)
+
+    def tell_broken(self, status: int, code: str, words: str, request: str) -> None:
+        """Write that there is no answer."""
+        body = error_body(code, words, request=request, release=self.engine.release)
+        head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nfalaj-request: %b\r\n"
+        self.connection.send(head % (status, REASONS[status], request.encode()), body)
 
     def remember(self, outcome: str, us: int, outputs: Outputs | None, request: str) -> None:
         at = time.time_ns()
@@ -197,46 +208,3 @@ class Job:
             )
             for row in chosen
         ]
-
-
-def v2_body(engine: Loaded, call: Call, outputs: Outputs, request: str) -> bytes:
-    """Answer in the form of the Open Inference Protocol."""
-    del request
-    told = []
-    for at, flat in enumerate(outputs.flats):
-        if call.outputs and engine.outputs[at].name not in call.outputs:
-            continue
-        told.append(
-            b'%b%d%b],"data":%b}' % (engine.heads[at], outputs.n, outputs.tails[at], encode(flat))
-        )
-    name = b"" if call.id is None else b'"id":%b,' % encode(call.id)
-    return b'%b%b"outputs":[%b]}' % (engine.title, name, b",".join(told))
-
-
-def predict_body(engine: Loaded, call: Call, outputs: Outputs, request: str) -> bytes:
-    """Answer to named rows: probability and label, or the value of a regression."""
-    del call
-    predictions: list[dict[str, Any]] = []
-    classes = outputs.widths[engine.score_at] if engine.score_at >= 0 else 0
-    binary = "classification" in engine.manifest.task and classes <= 2
-    for row in range(outputs.n):
-        score = engine.score(outputs, row)
-        if binary and score is not None:
-            predictions.append({"probability": score, "label": int(score > engine.threshold)})
-        elif "classification" in engine.manifest.task and score is not None:
-            flat = outputs.flats[engine.score_at][row * classes : (row + 1) * classes]
-            best = max(range(classes), key=flat.__getitem__)
-            predictions.append({"probability": flat[best], "label": best})
-        elif score is not None:
-            predictions.append({"value": score})
-        else:
-            predictions.append({"outputs": outputs.row(row)})
-    return encode(
-        {
-            "predictions": predictions,
-            "model": engine.manifest.model,
-            "version": engine.manifest.version,
-            "release": engine.release,
-            "request": request,
-        }
-    )

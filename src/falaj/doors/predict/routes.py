@@ -14,8 +14,9 @@ import msgspec
 
 from falaj.base import time as clock
 from falaj.doors.predict import metrics, page
+from falaj.doors.predict.forms import instances_body, predict_body, v2_body
 from falaj.doors.predict.http import Connection, Request, error_body
-from falaj.doors.predict.jobs import Job, predict_body, v2_body
+from falaj.doors.predict.jobs import Job
 from falaj.doors.predict.staging import Live, Prepared
 from falaj.doors.predict.state import State
 from falaj.facts.serving import Boot
@@ -27,10 +28,12 @@ from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.requests import RequestIds
 from falaj.serving.schema import Finding, Reader, Refusal
 from falaj.serving.wire import v2
+from falaj.serving.wire.instances import decode_instances, decode_invocation
 
 __all__ = ["Predict"]
 
 NAME: Final = "falaj"
+EXTENSIONS: Final = ("binary_tensor_data",)
 BULK_BYTES: Final = 32 * 1024  # decoding more than this on the loop would be felt by others
 BULK_WAITING: Final = 32
 TIMEOUT_S: Final = 10.0
@@ -43,7 +46,7 @@ class Hot(NamedTuple):
 
     live: Live
     named: Loaded | None  # a version the client named
-    decode: Callable[[Reader, bytes], v2.Call]
+    decode: Callable[[Reader, bytes, int], v2.Call]
     form: Callable[[Loaded, v2.Call, Outputs, str], bytes]
 
 
@@ -79,9 +82,12 @@ class Predict(State):
                 path = b"%b/versions/%b/infer" % (at, version.encode())
                 hot[path] = Hot(live, live.version(version), v2.decode, v2_body)
             hot[f"/predict?model={name}".encode()] = Hot(live, None, v2.decode_rows, predict_body)
+            path = f"/v1/models/{name}:predict".encode()
+            hot[path] = Hot(live, None, decode_instances, instances_body)
         if len(prepared.models) == 1:
             (only,) = prepared.models.values()
             hot[b"/predict"] = Hot(only, None, v2.decode_rows, predict_body)
+            hot[b"/invocations"] = Hot(only, None, decode_invocation, instances_body)
         for release in prepared.loaded:
             self.heads[release] = (
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
@@ -114,14 +120,11 @@ class Predict(State):
         if self.isolated:
             self.shed["isolated"] = self.shed.get("isolated", 0) + 1
             self.unavailable(connection, "serving.isolated", self.isolated)
-        elif b"inference-header-content-length" in request.headers:
-            words = "binary tensors are not offered by this server"
-            raise Refusal(Finding("serving.binary", words))
         elif len(request.body) > BULK_BYTES:
             self.submit(hot, None, request, connection)
         else:
             reader = (hot.named or hot.live.stable).reader
-            call = hot.decode(reader, request.body)
+            call = hot.decode(reader, request.body, json_size(request))
             if call.rows.n > MAX_ROWS:
                 self.submit(hot, call, request, connection)
             else:
@@ -165,7 +168,7 @@ class Predict(State):
             same = engine.manifest.schema.inputs == live.stable.manifest.schema.inputs
             if not same and hot.named is None:
                 try:
-                    call = hot.decode(engine.reader, request.body)
+                    call = hot.decode(engine.reader, request.body, json_size(request))
                 except Refusal:
                     engine = None  # stable takes what its own schema takes; the canary does not
         return Job(
@@ -200,7 +203,10 @@ class Predict(State):
         try:
             if call is None:
                 reader = (hot.named or hot.live.stable).reader
-                call = await self.loop.run_in_executor(self.bulk, hot.decode, reader, request.body)
+                size = json_size(request)
+                call = await self.loop.run_in_executor(
+                    self.bulk, hot.decode, reader, request.body, size
+                )
             job = self.assign(hot, call, request, connection)
             deadline = timeout_s(request) - (time.perf_counter_ns() - request.at_ns) / 1e9
             timer = self.loop.call_later(
@@ -300,6 +306,14 @@ class Predict(State):
                 return "POST", lambda: self.named(model, version, request, connection)
             case ("predict",):
                 return "POST", lambda: self.predict(query, request, connection)
+            case ("invocations",):
+                return "POST", lambda: self.invoke(query, request, connection)
+            case ("v1", "models"):
+                return "GET", lambda: self.models(connection)
+            case ("v1", "models", model) if model.endswith(":predict"):
+                return "POST", lambda: self.instances(model[:-8], request, connection)
+            case ("v1", "models", model):
+                return "GET", lambda: self.model_ready(model, "", connection)
             case ("ground-truth", model):
                 return "POST", lambda: self.ground_truth(model, request, connection)
             case _:
@@ -327,16 +341,32 @@ class Predict(State):
         return live
 
     def predict(self, query: str, request: Request, connection: Connection) -> None:
+        self.infer(Hot(self.only(query), None, v2.decode_rows, predict_body), request, connection)
+
+    def invoke(self, query: str, request: Request, connection: Connection) -> None:
+        """MLflow's address of a scoring server."""
+        hot = Hot(self.only(query), None, decode_invocation, instances_body)
+        self.infer(hot, request, connection)
+
+    def instances(self, name: str, request: Request, connection: Connection) -> None:
+        hot = Hot(self.live(name), None, decode_instances, instances_body)
+        self.infer(hot, request, connection)
+
+    def models(self, connection: Connection) -> None:
+        names = list(self.current.models) if self.current else []
+        connection.answer(200, encode({"models": names}))
+
+    def only(self, query: str) -> Live:
+        """Return the model that a query names, or the only one. Raises Refusal."""
         models = self.current.models if self.current else {}
         asked = parse_qs(query).get("model", [])
         if not asked and len(models) != 1:
             words = f"model: say ?model=NAME; live are {', '.join(models) or 'none'}"
             raise Refusal(Finding("serving.no-model", words, "model"))
-        live = self.live(asked[0] if asked else next(iter(models)))
-        self.infer(Hot(live, None, v2.decode_rows, predict_body), request, connection)
+        return self.live(asked[0] if asked else next(iter(models)))
 
     def server(self, connection: Connection) -> None:
-        told = {"name": NAME, "version": self.version, "extensions": []}
+        told = {"name": NAME, "version": self.version, "extensions": EXTENSIONS}
         connection.answer(200, encode(told))
 
     def health(self, connection: Connection) -> None:
@@ -432,6 +462,18 @@ def compute(job: Job) -> tuple[Outputs, bytes, str]:
     outputs = job.engine.run([job.rows])
     name = job.desk.ids.name(job.engine.release, job.counter)
     return outputs, job.form(job.engine, job.call, outputs, name), name
+
+
+def json_size(request: Request) -> int:
+    """Bytes of JSON before binary data, -1 where there is none. Raises Refusal."""
+    told = request.headers.get(b"inference-header-content-length")
+    if told is None:
+        return -1
+    # Digits alone: two headers are joined by a comma, and a sign is no size.
+    if not told.isdigit() or len(told) > 12:
+        words = "inference-header-content-length: expected one number of bytes"
+        raise Refusal(Finding("serving.binary", words))
+    return int(told)
 
 
 def timeout_s(request: Request) -> float:
