@@ -124,6 +124,10 @@ class Reader:
                         if len(data) == n * width * 4:
                             return self._packed(bytes(data), n)
                         return self._careful(given)
+                    if type(data) is list:
+                        if len(data) == n * width:
+                            return self._packed(np.array(data, "<f4").tobytes(), n)
+                        return self._careful(given)
                     try:
                         values = FLAT_FLOATS.decode(data)  # type: ignore[arg-type]
                     except (msgspec.MsgspecError, RecursionError, TypeError):

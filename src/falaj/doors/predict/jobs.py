@@ -13,7 +13,7 @@ from falaj.base.time import parse_instant
 from falaj.doors.predict.http import REASONS, Connection, Request, error_body
 from falaj.doors.predict.staging import Live
 from falaj.doors.predict.state import State
-from falaj.serving.counts import CANARY, STABLE, Cell
+from falaj.serving.counts import CANARY, STABLE
 from falaj.serving.journal import moment
 from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.spool import LogRow
@@ -34,8 +34,8 @@ class Job:
         "assigned",
         "begun_ns",
         "call",
-        "cell",
         "connection",
+        "counted",
         "counter",
         "desk",
         "done",
@@ -60,7 +60,7 @@ class Job:
         stratum: int,
         assigned: int,
         engine: Loaded | None,
-        cell: Cell | None,
+        counted: bool,
     ) -> None:
         self.desk = desk
         self.live = live
@@ -73,7 +73,7 @@ class Job:
         self.stratum = stratum
         self.assigned = assigned
         self.engine: Any = engine
-        self.cell = cell
+        self.counted = counted  # it says something about the arms of a rollout
         self.error = ""
         self.done = False
         self.begun_ns = request.at_ns
@@ -119,32 +119,52 @@ class Job:
         if self.done:
             return
         self.done = True
-        desk = self.desk
         self.tell(body, request)
         us = (time.perf_counter_ns() - self.begun_ns - waited_ns) // 1000
+        self.account(us, outputs, request, time.time_ns())
+
+    def account(self, us: int, outputs: Outputs, request: str, at_ns: int) -> None:
+        """Count an answer and remember it; on the loop only."""
         rescued = bool(self.error)
-        if self.cell is not None:
-            desk.tally.count(self.cell, self.assigned, -1 if rescued else us)
+        if self.counted:
+            self.count(-1 if rescued else us)
         if self.assigned == STABLE:
             self.live.latencies.add(us)
-        self.remember("rescued" if rescued else "ok", us, outputs, request)
+        self.remember("rescued" if rescued else "ok", us, outputs, request, at_ns)
+
+    def count(self, us: int) -> None:
+        """Count one outcome of the assigned arm; below 0: none of its own."""
+        live, plan, tally = self.live, self.live.plan, self.desk.tally
+        cell = tally.cell(
+            live.name,
+            plan.rollout,
+            plan.step,
+            self.stratum,
+            live.zone,
+            plan.latency_us,
+            plan.latency_margin_us,
+        )
+        tally.count(cell, self.assigned, us)
 
     def broken(self, why: str, waited_ns: int, status: int = 500) -> None:
         """No arm could answer."""
         if self.done:
             return
         self.done = True
-        desk = self.desk
         code = "serving.timeout" if status == 504 else "serving.engine"
         words = why if status == 504 else "the model failed on this request"
-        request = desk.ids.name("", self.counter)
+        request = self.desk.ids.name("", self.counter)
         self.tell_broken(status, code, words, request)
         us = (time.perf_counter_ns() - self.begun_ns - waited_ns) // 1000
-        if self.cell is not None:
-            desk.tally.count(self.cell, self.assigned, -1)
-        desk.failures += 1
-        desk.last_failure = f"{self.live.name}: {why}"
-        self.remember(code, us, None, request)
+        self.account_broken(code, why, us, request, time.time_ns())
+
+    def account_broken(self, code: str, why: str, us: int, request: str, at_ns: int) -> None:
+        """Count that nobody answered, and remember it; on the loop only."""
+        if self.counted:
+            self.count(-1)
+        self.desk.failures += 1
+        self.desk.last_failure = f"{self.live.name}: {why}"
+        self.remember(code, us, None, request, at_ns)
 
     def tell(self, body: bytes, request: str) -> None:
         """Write the answer. Doors other than HTTP have their own way."""
@@ -166,13 +186,14 @@ class Job:
         head = b"HTTP/1.1 %d %b\r\ncontent-type: application/json\r\nfalaj-request: %b\r\n"
         self.connection.send(head % (status, REASONS[status], request.encode()), body)
 
-    def remember(self, outcome: str, us: int, outputs: Outputs | None, request: str) -> None:
-        at = time.time_ns()
+    def remember(
+        self, outcome: str, us: int, outputs: Outputs | None, request: str, at_ns: int
+    ) -> None:
         key = (self.live.name, self.engine.release, ARMS[self.assigned], outcome)
         self.desk.answered(
             key,
             min(self.rows.n, LOGGED),
-            lambda: self.log_rows(at, outcome, us, outputs, request),
+            lambda: self.log_rows(at_ns, outcome, us, outputs, request),
         )
 
     def log_rows(
@@ -197,7 +218,7 @@ class Job:
                 arm=arm,
                 outcome=outcome,
                 latency_us=us,
-                stratum=self.stratum if self.cell is not None else -1,
+                stratum=self.stratum if self.counted else -1,
                 step=live.plan.step,
                 rollout=live.plan.rollout,
                 event_time=event_time,

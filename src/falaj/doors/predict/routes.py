@@ -30,7 +30,7 @@ from falaj.serving.schema import Finding, Reader, Refusal
 from falaj.serving.wire import v2
 from falaj.serving.wire.instances import decode_instances, decode_invocation
 
-__all__ = ["Predict"]
+__all__ = ["EXTENSIONS", "NAME", "TIMEOUT_S", "Hot", "Predict"]
 
 NAME: Final = "falaj"
 EXTENSIONS: Final = ("binary_tensor_data",)
@@ -134,13 +134,18 @@ class Predict(State):
                 else:
                     self.turn.add(job)
 
-    def assign(self, hot: Hot, call: v2.Call, request: Request, connection: Connection) -> Job:
-        """Number the request and decide its arm. From here on it is counted, whatever happens."""
+    def assign(
+        self, hot: Hot, call: v2.Call, request: Request, connection: Any, make: type[Job] = Job
+    ) -> Job:
+        """Number the request and decide its arm. From here on it is counted, whatever happens.
+
+        Changes nothing but the counter, so that threads of gRPC may call it, too.
+        """
         ids, live = self.ids, hot.live
-        ids.counter += 1
+        counter = ids.next()
         split = live.split
         stratum = time.time_ns() // 1_000_000 // split.stratum_ms
-        cell = None
+        counted = False
         arm = STABLE
         engine: Loaded | None = live.stable
         if hot.named is not None and live.plan.canary is not None:
@@ -149,21 +154,11 @@ class Predict(State):
             arm = CANARY if hot.named is live.canary else STABLE
         else:
             if split.weight_bp:
-                key = f"{ids.boot}{ids.counter:012x}".encode()
+                key = f"{ids.boot}{counter:012x}".encode()
                 if split.canary(request.headers, key, stratum):
                     arm = CANARY
                     engine = live.canary
-            plan = live.plan
-            if plan.rollout:
-                cell = self.tally.cell(
-                    live.name,
-                    plan.rollout,
-                    plan.step,
-                    stratum,
-                    live.zone,
-                    plan.latency_us,
-                    plan.latency_margin_us,
-                )
+            counted = bool(live.plan.rollout)
         if arm == CANARY and engine is not None and engine.reader is not live.stable.reader:
             same = engine.manifest.schema.inputs == live.stable.manifest.schema.inputs
             if not same and hot.named is None:
@@ -171,18 +166,8 @@ class Predict(State):
                     call = hot.decode(engine.reader, request.body, json_size(request))
                 except Refusal:
                     engine = None  # stable takes what its own schema takes; the canary does not
-        return Job(
-            self,
-            live,
-            call,
-            request,
-            connection,
-            hot.form,
-            ids.counter,
-            stratum,
-            arm,
-            engine,
-            cell,
+        return make(
+            self, live, call, request, connection, hot.form, counter, stratum, arm, engine, counted
         )
 
     def submit(
@@ -242,8 +227,7 @@ class Predict(State):
             more["row"] = first.row
         if len(refusal.findings) > 1:
             more["findings"] = [finding._asdict() for finding in refusal.findings]
-        self.ids.counter += 1
-        request = self.ids.name("", self.ids.counter)
+        request = self.ids.name("", self.ids.next())
         body = error_body(first.code, first.message, request=request, **more)
         line = b"falaj-request: %b\r\n" % request.encode()
         connection.answer(refusal.status, body, headers=line)
@@ -391,7 +375,8 @@ class Predict(State):
     def model(self, name: str, version: str, connection: Connection) -> None:
         live = self.live(name, version)
         loaded = (live.version(version) if version else None) or live.stable
-        told = v2.metadata(name, live.versions, loaded.manifest.schema)
+        kind = v2.platform(loaded.manifest.runtime)
+        told = v2.metadata(name, live.versions, loaded.manifest.schema, kind)
         line = b"falaj-release: %b\r\n" % loaded.release.encode()
         connection.answer(200, encode(told), headers=line)
 

@@ -20,6 +20,7 @@ from falaj.base.errors import FalajError, NotFound
 from falaj.base.files import write_atomic
 from falaj.doors.predict.http import Connection, Desk, Limits
 from falaj.doors.predict.routes import Predict
+from falaj.doors.predict.rpc import Rpc, RpcSettings
 from falaj.doors.predict.staging import (
     Prepared,
     Stage,
@@ -54,6 +55,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     leave_s: float = 10.0
     reverify_s: float = 3600.0
     limits: Limits = Limits()
+    rpc: RpcSettings | None = None
 
 
 class PlanFile:
@@ -110,6 +112,7 @@ class Server:
         self.told: dict[str, int] = {}
         self.refused_plan: bytes = b""
         self.url = ""
+        self.rpc: Rpc | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises FalajError when it cannot start."""
@@ -129,6 +132,9 @@ class Server:
         gc.set_threshold(20_000, 10, 20)  # requests leave no circles behind
         self.desk = Desk(app, self.settings.limits)
         servers = await self._listen(loop)
+        if self.settings.rpc is not None:
+            self.rpc = Rpc(app, self.settings.rpc)
+            self.rpc.start()
         self._tell()
         ticking = loop.create_task(self._ticks())
         reverifying = loop.create_task(self._reverify())
@@ -198,6 +204,7 @@ class Server:
                 "url": self.url,
                 "own_url": self.own_url,
                 "boot": self.boot,
+                "grpc": self.grpc_address,
                 "started": clock.text(self.stage.began),
                 "ticks": start_ticks(os.getpid()),
             }
@@ -205,7 +212,13 @@ class Server:
             failed = settings.root / f"{settings.name}.failed"
             failed.unlink(missing_ok=True)
         ready = {"ready": True, "url": self.url, "boot": self.boot, "live": self.app.summary()}
+        if self.rpc is not None:
+            ready["grpc"] = self.grpc_address
         print(msgspec.json.encode(ready).decode(), flush=True)
+
+    @property
+    def grpc_address(self) -> str:
+        return f"{self.rpc.settings.host}:{self.rpc.port}" if self.rpc else ""
 
     # life
 
@@ -225,6 +238,9 @@ class Server:
                 print(f"falaj: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     def _flush(self, *, everything: bool = False) -> None:
+        self.app.take_posted()
+        if self.rpc is not None:
+            self.rpc.tick()
         self.counts.write(self.tally.changes())
         if everything:
             while self.log.flush(4096):
@@ -307,9 +323,12 @@ class Server:
         await asyncio.sleep(settings.drain_s)
         for server in servers:
             server.close()
+        stopped = self.rpc.stop(settings.leave_s) if self.rpc is not None else None
         self.desk.drain()
         until = time.monotonic() + settings.leave_s
-        while self.desk.busy and time.monotonic() < until:
+        while time.monotonic() < until and (
+            self.desk.busy or (stopped is not None and not stopped.is_set())
+        ):
             await asyncio.sleep(0.02)
             self.desk.drain()
         for connection in list(self.desk.connections):

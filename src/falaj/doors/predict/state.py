@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from falaj.base.digests import short
 from falaj.doors.predict.staging import Prepared
@@ -15,6 +17,8 @@ from falaj.serving.requests import RequestIds
 from falaj.serving.spool import LogRow
 
 __all__ = ["State"]
+
+POSTED: Final = 64
 
 
 class State:
@@ -45,11 +49,27 @@ class State:
         self.isolated = ""
         self.draining = False
         self.flushing = False
+        self.posted: deque[Callable[[], None]] = deque()
+        self.woken = False
         self.plan_since = time.time()
 
     @property
     def ready(self) -> bool:
         return self.current is not None and not self.draining and not self.isolated
+
+    def post(self, account: Callable[[], None]) -> None:
+        """Leave for the loop what only the loop may change; from any thread. Looked at each tick."""
+        self.posted.append(account)
+        if len(self.posted) > POSTED and not self.woken:
+            self.woken = True
+            self.loop.call_soon_threadsafe(self.take_posted)
+
+    def take_posted(self) -> None:
+        """Do what was left here, in its order."""
+        self.woken = False
+        posted = self.posted
+        for _ in range(len(posted)):
+            posted.popleft()()
 
     def answered(
         self,

@@ -18,7 +18,7 @@ from falaj.facts.models import Datatype, Schema, Tensor
 from falaj.serving.raw import SIZES
 from falaj.serving.schema import Finding, Given, Reader, Refusal, Rows
 
-__all__ = ["Call", "decode", "decode_rows", "event_time", "metadata", "parse", "wanted"]
+__all__ = ["Call", "decode", "decode_rows", "event_time", "metadata", "parse", "platform", "wanted"]
 
 ALL: Final = "*"  # in Call.binary: every output that is not named otherwise
 MAX_AXES: Final = 32
@@ -194,6 +194,11 @@ def no_binary(json_size: int) -> None:
     if json_size >= 0:
         words = "inference-header-content-length: only /v2 takes binary tensors"
         raise Refusal(Finding("serving.binary", words))
+
+
+def platform(runtime: str) -> str:
+    """What the protocol calls `<project>_<format>`."""
+    return "onnx_onnxv1" if runtime == "onnx" else f"falaj_{runtime}"
 
 
 def metadata(
