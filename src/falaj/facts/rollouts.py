@@ -11,7 +11,10 @@ from falaj.facts.wire import Fact
 
 __all__ = [
     "Deployment",
+    "KpiReport",
     "LiveMove",
+    "MetricPlan",
+    "Mode",
     "Outcome",
     "Phase",
     "Rollout",
@@ -25,10 +28,22 @@ __all__ = [
 class Strategy(enum.StrEnum):
     CANARY = "canary"
     DIRECT = "direct"  # the first release of a model: there is nothing to compare with
+    BLUE_GREEN = "blue-green"  # all of it at once, the other one whole beside it; instant return
+    ROLLING = "rolling"  # server after server
+    SHADOW = "shadow"  # copies of requests, judged on the same rows; answers nobody
+
+
+class Mode(enum.StrEnum):
+    """Who moves: nobody but people, people who are told what to do, or the analysis itself."""
+
+    OBSERVE = "observe"
+    ADVISE = "advise"
+    ACT = "act"
 
 
 class Phase(enum.StrEnum):
     STARTING = "starting"  # folders and processes are being made ready, no traffic yet
+    MEASURING = "measuring"  # A/A: two arms of the release that is live, for their dispersion
     PROGRESSING = "progressing"
     PAUSED = "paused"
     PROMOTING = "promoting"  # the proof is there; the target is being switched
@@ -48,6 +63,27 @@ class Outcome(enum.StrEnum):
     INVALID = "invalid"
 
 
+class MetricPlan(Fact, frozen=True, kw_only=True):
+    """One metric of the user's own: bad events of all events, in both arms.
+
+    source: `kpi` (reported by the user's system) or `prometheus`. at_least, at_most: for reported
+    values: what is below or above is a bad event. all, bad: PromQL of counters; `{release}` and
+    `{version}` stand for the arm's. slo: largest share of bad events. prove: promotion needs it.
+    """
+
+    source: str = "kpi"
+    at_least: float | None = None
+    at_most: float | None = None
+    url: str = ""
+    all: str = ""
+    bad: str = ""
+    tolerate: float = 1.0
+    margin: float = 1.25
+    weight: float = 1.0
+    slo: float | None = None
+    prove: bool = False
+
+
 class RolloutPlan(Fact, frozen=True, kw_only=True):
     """steps_pct: traffic shares in percent, strictly rising, last is 100. Times in seconds.
 
@@ -55,6 +91,9 @@ class RolloutPlan(Fact, frozen=True, kw_only=True):
     beta: probability of promoting one that is worse than `margin`. tolerate: odds ratio that counts
     as no worse. margins: per metric, where it differs from `margin`. slo: largest share of bad
     answers per metric. prove: metrics that must be proven within their margin before 100 %.
+    pause_pct: shares before which a person is asked. aa_s: how long two arms of the release that is
+    live are compared first. incident: share of errors of both arms that is an incident. shadow_pct:
+    share of requests that the shadow sees. metrics: of the user's own, by name.
     """
 
     strategy: Strategy
@@ -75,6 +114,15 @@ class RolloutPlan(Fact, frozen=True, kw_only=True):
     warmup_s: float = 120.0
     stall_s: float = 300.0
     latency_margin_us: int = 1000  # what the canary may be slower at every threshold
+    mode: Mode = Mode.ACT
+    pause_pct: tuple[int, ...] = ()
+    aa_s: float = 0.0
+    key: str = "request"
+    sticky: bool = False
+    testers: tuple[str, ...] = ()
+    incident: float = 0.25
+    shadow_pct: int = 100
+    metrics: dict[str, MetricPlan] = {}
 
     def __post_init__(self) -> None:
         if list(self.steps_pct) != sorted(set(self.steps_pct)) or self.steps_pct[-1:] != (100,):
@@ -106,6 +154,10 @@ class Rollout(Fact, frozen=True, kw_only=True):
     asked_by: str = ""
     asked_why: str = ""
     promotion: str = ""  # DSSE, JSON text: what policy allowed, and on what grounds
+    opened: Instant | None = None  # when it first carried traffic
+    dispersion: dict[str, Any] = {}  # by table, as A/A measured it: phi, upper, share, strata
+    let_through: int = -1  # the highest step that a person let through
+    advised: str = ""  # the move that people were told to make last
 
 
 class Stratum(Fact, frozen=True, kw_only=True):
@@ -132,6 +184,22 @@ class RolloutDecision(Fact, frozen=True, kw_only=True):
     action: str  # hold | advance | promote | rollback | pause | abort
     reasons: tuple[str, ...]
     numbers: dict[str, Any]
+
+
+class KpiReport(Fact, frozen=True, kw_only=True):
+    """What the user's system counted of one metric in both arms, since its last report.
+
+    id: the sender's; the same again counts once. at: when it arrived.
+    """
+
+    id: str
+    model: str
+    metric: str
+    n_c: int
+    x_c: int
+    n_s: int
+    x_s: int
+    at: Instant
 
 
 class LiveMove(Fact, frozen=True, kw_only=True):

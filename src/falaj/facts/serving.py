@@ -41,18 +41,27 @@ class ArmPlan(Fact, frozen=True, kw_only=True):
 
 
 class SplitPlan(Fact, frozen=True, kw_only=True):
-    """salt: base64 of 16-64 bytes, new for each rollout. stratum_ms: arms are drawn anew each."""
+    """salt: base64 of 16-64 bytes, new for each rollout. stratum_ms: arms are drawn anew each.
+
+    sticky: arms are drawn once for each `key`, for as long as the salt lives. testers: principals
+    and `role:NAME`s who may choose their arm by the header `falaj-arm`; such requests count in no
+    arm.
+    """
 
     salt: str
     key: str = "request"
     sticky: bool = False
     stratum_ms: int = 60_000
+    testers: tuple[str, ...] = ()
 
 
 class ModelPlan(Fact, frozen=True, kw_only=True):
     """latency_us: four thresholds frozen from stable (p50, p90, p95, p99). step: of the rollout.
 
     latency_margin_us: a canary's answer counts as slow only when it is above a threshold by more.
+    shadow: gets copies of shadow_bp / 10,000 of the requests and never answers. rolled: where it is
+    above 0, the split is by server, not by request: the first `rolled` servers of the environment
+    answer with the canary alone, all others with stable alone.
     """
 
     stable: ArmPlan
@@ -63,6 +72,9 @@ class ModelPlan(Fact, frozen=True, kw_only=True):
     split: SplitPlan
     latency_us: tuple[int, ...] = ()
     latency_margin_us: int = 0
+    shadow: ArmPlan | None = None
+    shadow_bp: int = 0
+    rolled: int = 0
 
 
 class LogKey(Fact, frozen=True, kw_only=True):

@@ -113,7 +113,7 @@ def _check_log_key(key: LogKey) -> None:
 
 
 def _check_model(where: str, model: ModelPlan) -> None:
-    for arm in ("stable", "canary", "standby"):
+    for arm in ("stable", "canary", "standby", "shadow"):
         planned: ArmPlan | None = getattr(model, arm)
         if planned is not None:
             _check_arm(f"{where}.{arm}", planned)
@@ -121,6 +121,14 @@ def _check_model(where: str, model: ModelPlan) -> None:
         raise _bad(f"{where}.rollout: missing beside a canary: its counts would belong to nobody")
     if WORD.fullmatch(model.rollout) is None:
         raise _bad(f"{where}.rollout: got {model.rollout[:40]!r}")
+    if model.shadow is not None and not model.rollout:
+        raise _bad(f"{where}.rollout: missing beside a shadow: its rows would belong to nobody")
+    if not 0 <= model.shadow_bp <= 10_000:
+        raise _bad(f"{where}.shadow_bp: got {model.shadow_bp}, expected 0 to 10000")
+    if model.rolled < 0 or (model.rolled and model.canary is None):
+        raise _bad(f"{where}.rolled: got {model.rolled}, expected 0 or more, and above 0 a canary")
+    if any(WORD.fullmatch(who) is None or not who for who in model.split.testers):
+        raise _bad(f"{where}.split.testers: expected names of principals and role:NAME")
     if model.step < 0:
         raise _bad(f"{where}.step: got {model.step}, expected 0 or more")
     if not 16 <= len(_salt(where, model.split.salt)) <= 64:
@@ -180,13 +188,18 @@ class Split:
 
     __slots__ = ("header", "salt", "sticky", "stratum_ms", "weight_bp")
 
-    def __init__(self, model: ModelPlan) -> None:
+    def __init__(self, model: ModelPlan, server: str = "") -> None:
+        """server: `server-2` is the second of its environment; asked for where a plan rolls."""
         split = model.split
         self.salt = base64.b64decode(split.salt)
         self.header = split.key[7:].lower().encode() if split.key != "request" else b""
         self.sticky = split.sticky
         self.stratum_ms = split.stratum_ms
         self.weight_bp = model.canary.weight_bp if model.canary else 0
+        if model.rolled:
+            number = server.rpartition("-")[2]
+            on = number.isdecimal() and 1 <= int(number) <= model.rolled
+            self.weight_bp = 10_000 if on else 0
 
     def canary(self, headers: dict[bytes, bytes], request: bytes, stratum: int) -> bool:
         """`request`: boot and counter of the request, which no client chooses."""

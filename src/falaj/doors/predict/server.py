@@ -101,7 +101,7 @@ class Server:
         self.boot = os.urandom(8).hex()
         self.ids = RequestIds(self.boot)
         settings.spool.mkdir(parents=True, exist_ok=True)
-        self.stage = Stage(settings.root, settings.spool, self.ids)
+        self.stage = Stage(settings.root, settings.spool, self.ids, settings.name)
         self.plan_file = PlanFile(settings.root / "plan.json")
         self.tally = Tally(self.boot)
         self.counts = CountsFile(settings.spool, self.boot)

@@ -43,6 +43,7 @@ class Live:
         canary: Loaded | None,
         standby: Loaded | None,
         latencies: Histogram,
+        server: str = "",
     ) -> None:
         self.name = name
         self.plan = plan
@@ -50,7 +51,7 @@ class Live:
         self.stable = stable
         self.canary = canary
         self.standby = standby
-        self.split = Split(plan)
+        self.split = Split(plan, server)
         self.latencies = latencies
         self.canary_timeout_ns = plan.canary.timeout_ms * 1_000_000 if plan.canary else 0
         self.since = time.time()
@@ -94,8 +95,9 @@ class Prepared:
 class Stage:
     """Loads releases for one process. Private copies live under `.staged` and go after the load."""
 
-    def __init__(self, root: Path, spool: Path, ids: RequestIds) -> None:
+    def __init__(self, root: Path, spool: Path, ids: RequestIds, server: str = "") -> None:
         self.root = root
+        self.server = server
         self.spool = spool
         self.ids = ids
         self.began = now()
@@ -140,7 +142,16 @@ class Stage:
             was = current.models.get(name) if current else None
             same = was is not None and was.stable.release == stable.release
             latencies = was.latencies if was and same else Histogram(stable.release)
-            live = Live(name, model, plan.zone, stable, arms["canary"], arms["standby"], latencies)
+            live = Live(
+                name,
+                model,
+                plan.zone,
+                stable,
+                arms["canary"],
+                arms["standby"],
+                latencies,
+                self.server,
+            )
             if was and same:
                 live.since = was.since
             models[name] = live

@@ -242,7 +242,7 @@ def _arms(desired: Desired) -> list[ArmPlan]:
     return [
         arm
         for model in desired.plan.models.values()
-        for arm in (model.stable, model.canary, model.standby)
+        for arm in (model.stable, model.canary, model.standby, model.shadow)
         if arm is not None
     ]
 
