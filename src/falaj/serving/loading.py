@@ -98,6 +98,8 @@ class Outputs:
 class Loaded:
     """A release in memory: verified, warm, probed. `slot`: in the ids of requests."""
 
+    away = False  # it runs here
+
     def __init__(self, release: str, manifest: Manifest, runtime: Runtime, slot: int) -> None:
         self.release = release
         self.manifest = manifest
@@ -127,11 +129,26 @@ class Loaded:
     def run(self, parts: list[Rows]) -> Outputs:
         """Answer several requests in one call. Raises EngineFailed."""
         n = sum(part.n for part in parts)
+        return self.outputs_of(self._found(concatenate(self.reader, parts)), n)
+
+    def ask(self, jobs: Any) -> None:
+        """Only a model that is away is asked."""
+        raise EngineFailed(f"{self.release} runs here: nobody has to ask for {len(jobs)} requests")
+
+    def compute(self, feeds: Mapping[str, NDArray[Any]], n: int) -> list[NDArray[Any]]:
+        """Answer `n` rows that were checked elsewhere, as arrays. Raises EngineFailed."""
+        outputs = self.outputs_of(self._found(feeds), n)
+        return [outputs.array(at) for at in range(len(self.outputs))]
+
+    def _found(self, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
         try:
-            found = self.runtime.run(concatenate(self.reader, parts))
+            return self.runtime.run(feeds)
         except Exception as error:  # guarded edge: engines raise classes of their own
             words = str(error).splitlines() or [type(error).__name__]
             raise EngineFailed(words[0][:300]) from None
+
+    def outputs_of(self, found: list[Any], n: int) -> Outputs:
+        """Check what an engine gave for `n` rows. Raises EngineFailed."""
         arrays: list[NDArray[Any]] = []
         widths: list[int] = []
         tails: list[bytes] = []
@@ -143,7 +160,7 @@ class Loaded:
             widths.append(whole.size // n)
             tails.append(b"".join(b",%d" % size for size in whole.shape[1:]))
         for at in self.strict:
-            if not np.isfinite(found[at]).all():
+            if not np.isfinite(arrays[at]).all():
                 raise EngineFailed(f"{self.outputs[at].name}: got NaN or infinity")
         return Outputs(n, None, widths, tails, arrays)
 

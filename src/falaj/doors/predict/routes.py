@@ -16,7 +16,8 @@ from falaj.base import time as clock
 from falaj.doors.predict import metrics, page
 from falaj.doors.predict.forms import instances_body, predict_body, v2_body
 from falaj.doors.predict.http import Connection, Request, error_body
-from falaj.doors.predict.jobs import Job
+from falaj.doors.predict.jobs import TIMEOUT_S, Job
+from falaj.doors.predict.jobs import timeout_s as wait_s
 from falaj.doors.predict.staging import Live, Prepared
 from falaj.doors.predict.state import State
 from falaj.facts.serving import Boot
@@ -34,9 +35,9 @@ __all__ = ["EXTENSIONS", "NAME", "TIMEOUT_S", "Hot", "Predict"]
 
 NAME: Final = "falaj"
 EXTENSIONS: Final = ("binary_tensor_data",)
-BULK_BYTES: Final = 32 * 1024  # decoding more than this on the loop would be felt by others
+BULK_TURNS: Final = 20.0  # what large requests may wait, in terms of small ones
+RETIRE_S: Final = 1.0
 BULK_WAITING: Final = 32
-TIMEOUT_S: Final = 10.0
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -68,6 +69,8 @@ class Predict(State):
         self.version = version
         self.hot: dict[bytes, Hot] = {}
         self.bulk = ThreadPoolExecutor(2, "bulk")
+        self.away = ThreadPoolExecutor(4, "away")  # wait for other processes, never for stable
+        self.bulk_us = 0.0  # predicted work of large requests that wait
         self.disk = ThreadPoolExecutor(1, "disk")
         self.bulk_waiting = 0
         self.boots: dict[str, Boot] = {}
@@ -88,12 +91,21 @@ class Predict(State):
             (only,) = prepared.models.values()
             hot[b"/predict"] = Hot(only, None, v2.decode_rows, predict_body)
             hot[b"/invocations"] = Hot(only, None, decode_invocation, instances_body)
-        for release in prepared.loaded:
+        for release in prepared.releases:
             self.heads[release] = (
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
                 b"falaj-release: %b\r\nfalaj-request: " % release.encode()
             )
+        old = self.current
+        for remote in prepared.far.values():
+            remote.attach(self.loop)
         self.current, self.hot = prepared, hot
+        kept = list(prepared.far.values())
+        for remote in old.far.values() if old else ():
+            if remote not in kept:
+                # What was assigned a moment ago is still to be asked.
+                self.loop.call_later(RETIRE_S, remote.retire)
+        self.remotes = [r for r in self.remotes if r.up and r not in kept] + kept
         self.plan_since = time.time()
         self.log.use(prepared.plan.log_key)
 
@@ -120,9 +132,14 @@ class Predict(State):
         if self.isolated:
             self.shed["isolated"] = self.shed.get("isolated", 0) + 1
             self.unavailable(connection, "serving.isolated", self.isolated)
-        elif len(request.body) > BULK_BYTES:
+            return
+        live, size = hot.live, len(request.body)
+        if size > live.bulk_bytes:
             self.submit(hot, None, request, connection)
+        elif self.turn.cost_us > self.max_queue_us:
+            self.overload(connection, self.turn.cost_us, "too much waits here already")
         else:
+            self.turn.cost_us += live.predicted_us(size)
             reader = (hot.named or hot.live.stable).reader
             call = hot.decode(reader, request.body, json_size(request))
             if call.rows.n > MAX_ROWS:
@@ -174,11 +191,13 @@ class Predict(State):
         self, hot: Hot, call: v2.Call | None, request: Request, connection: Connection
     ) -> None:
         """Large requests leave the loop: decoding, running and encoding happen in a thread."""
-        if self.bulk_waiting >= BULK_WAITING:
-            self.shed["overload"] = self.shed.get("overload", 0) + 1
-            self.unavailable(connection, "serving.overload", "too many large requests are waiting")
+        cost_us = hot.live.predicted_us(len(request.body))
+        most_us = min(timeout_s(request) * 1e6, BULK_TURNS * self.max_queue_us)
+        if self.bulk_waiting >= BULK_WAITING or (self.bulk_waiting and self.bulk_us > most_us):
+            self.overload(connection, self.bulk_us, "too many large requests are waiting")
             return
         self.bulk_waiting += 1
+        self.bulk_us += cost_us
         task = self.loop.create_task(self.in_bulk(hot, call, request, connection))
         task.add_done_callback(lambda _: None)
 
@@ -201,7 +220,9 @@ class Predict(State):
                 job.rescue("the canary is not loaded")
             while not job.done:
                 try:
-                    outputs, body, name = await self.loop.run_in_executor(self.bulk, compute, job)
+                    outputs, body, name = await self.loop.run_in_executor(
+                        self.away if job.engine.away else self.bulk, compute, job
+                    )
                 except EngineFailed as error:
                     late: EngineFailed | None = error
                 else:
@@ -215,6 +236,14 @@ class Predict(State):
             self.refuse(refusal, connection)
         finally:
             self.bulk_waiting -= 1
+            self.bulk_us -= hot.live.predicted_us(len(request.body))
+
+    def overload(self, connection: Connection, waiting_us: float, words: str) -> None:
+        """Say no at once, before anything is read: later would be too late for everybody."""
+        self.shed["overload"] = self.shed.get("overload", 0) + 1
+        after = max(1, round(waiting_us / 1e6))
+        body = error_body("serving.overload", words)
+        connection.answer(503, body, headers=b"retry-after: %d\r\n" % after)
 
     def refuse(self, refusal: Refusal, connection: Connection) -> None:
         """4xx: in no arm, counted apart."""
@@ -368,7 +397,7 @@ class Predict(State):
                 }
                 for name, live in (current.models if current else {}).items()
             },
-            "problem": self.isolated or self.problem,
+            "problem": self.trouble,
         }
         connection.answer(200 if self.ready else 503, encode(told))
 
@@ -462,8 +491,5 @@ def json_size(request: Request) -> int:
 
 
 def timeout_s(request: Request) -> float:
-    """Return the smaller of ten seconds and what the client asks for."""
-    asked = request.headers.get(b"falaj-timeout-ms", b"")
-    if asked.isdigit() and len(asked) < 10:
-        return min(TIMEOUT_S, int(asked) / 1000)
-    return TIMEOUT_S
+    """Seconds that the answer may take."""
+    return wait_s(request.headers.get(b"falaj-timeout-ms", b""))

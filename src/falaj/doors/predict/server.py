@@ -19,15 +19,11 @@ from falaj.base import time as clock
 from falaj.base.errors import FalajError, NotFound
 from falaj.base.files import write_atomic
 from falaj.doors.predict.http import Connection, Desk, Limits
+from falaj.doors.predict.loads import keep_seen, read_trust, seen_version
+from falaj.doors.predict.remote import Remote
 from falaj.doors.predict.routes import Predict
 from falaj.doors.predict.rpc import Rpc, RpcSettings
-from falaj.doors.predict.staging import (
-    Prepared,
-    Stage,
-    keep_seen,
-    read_trust,
-    seen_version,
-)
+from falaj.doors.predict.staging import Prepared, Stage
 from falaj.facts.releases import Trust
 from falaj.facts.serving import TrafficPlan
 from falaj.serving.counts import Tally
@@ -101,7 +97,7 @@ class Server:
         self.boot = os.urandom(8).hex()
         self.ids = RequestIds(self.boot)
         settings.spool.mkdir(parents=True, exist_ok=True)
-        self.stage = Stage(settings.root, settings.spool, self.ids, settings.name)
+        self.stage = Stage(settings.root, settings.spool, self.ids, settings.trust, settings.name)
         self.plan_file = PlanFile(settings.root / "plan.json")
         self.tally = Tally(self.boot)
         self.counts = CountsFile(settings.spool, self.boot)
@@ -162,7 +158,7 @@ class Server:
         trust = read_trust(self.settings.trust, self.trust_version)
         if trust.version > self.trust_version:
             keep_seen(self.settings.root, trust.version)
-        self.trust_version = trust.version
+        self.trust_version = self.stage.trust_version = trust.version
         return trust
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Server]:
@@ -290,6 +286,7 @@ class Server:
         app.switch(prepared)
         app.problem = prepared.problem
         app.isolated = ""
+        app.findings.clear()
         # What the old plan held is dropped in the loader's thread, not in the loop.
         del current
         await loop.run_in_executor(self.loader, gc.collect, 0)
@@ -310,8 +307,20 @@ class Server:
                 print(f"falaj: not verified again: {error}", file=sys.stderr, flush=True)
                 continue
             if found and app.current is current:
-                app.isolated = f"isolated: {found}"
-                print(f"falaj: {app.isolated}", file=sys.stderr, flush=True)
+                self._isolate(current, found)
+
+    def _isolate(self, current: Prepared, found: dict[tuple[str, str], str]) -> None:
+        """Out of service what does not verify any more: an arm alone, or with stable this server."""
+        app = self.app
+        for (name, arm), words in found.items():
+            remote = getattr(current.models[name], arm)
+            if arm == "stable":
+                app.isolated = f"isolated: {words}"
+            elif isinstance(remote, Remote):
+                remote.condemn(f"isolated: {words}")
+            if words not in app.findings:
+                app.findings.append(words)
+                print(f"falaj: isolated: {arm}: {words}", file=sys.stderr, flush=True)
 
     # end
 
@@ -336,6 +345,10 @@ class Server:
         await asyncio.sleep(0)
 
     def _leave(self) -> None:
+        for remote in self.app.remotes:
+            remote.kill()
+        self.app.away.shutdown(wait=False, cancel_futures=True)
+        self.stage.starters.shutdown(wait=False, cancel_futures=True)
         self.app.bulk.shutdown(wait=False, cancel_futures=True)
         self.loader.shutdown(wait=False, cancel_futures=True)
         self.app.disk.shutdown(wait=True)
