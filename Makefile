@@ -48,7 +48,7 @@ docs: env ## The documentation, as HTML below build/docs.
 lock: env ## Pin again what pyproject.toml asks for: make lock [UPGRADE=1].
 	$(COMPILE) --group pyproject.toml:tool -o requirements/uv.txt
 	$(COMPILE) --group pyproject.toml:sdist -o requirements/sdist.txt
-	$(COMPILE) pyproject.toml --extra flights --extra mortgage --extra delta --extra duckdb --extra pkcs11 --group dev -o requirements/dev.txt
+	$(COMPILE) pyproject.toml --extra flights --extra mortgage --extra delta --extra duckdb --extra pkcs11 --extra grpc --group dev -o requirements/dev.txt
 	$(COMPILE) pyproject.toml -c requirements/dev.txt -o requirements/core.txt
 	$(COMPILE) pyproject.toml --extra flights --group build -c requirements/dev.txt -o requirements/demo.txt
 	for part in $(basename $(notdir $(wildcard requirements/parts/*.in))); do \

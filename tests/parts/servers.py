@@ -261,7 +261,8 @@ class House:
             return process
         line = process.stdout.readline()
         assert line, process.stderr.read().decode()
-        return Client(json.loads(line)["url"], process)
+        self.started = json.loads(line)
+        return Client(self.started["url"], process)
 
     def close(self):
         for process in self.processes:

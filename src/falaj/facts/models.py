@@ -22,6 +22,11 @@ class Datatype(enum.StrEnum):
     FP32 = "FP32"
     FP64 = "FP64"
     BYTES = "BYTES"
+    UINT16 = "UINT16"
+    UINT32 = "UINT32"
+    UINT64 = "UINT64"
+    FP16 = "FP16"
+    BF16 = "BF16"
 
 
 class Column(Fact, frozen=True, kw_only=True):

@@ -15,17 +15,26 @@ MAX_ROWS: Final = 64
 
 
 class Engine(Protocol):
-    """What a batch runs on."""
+    """What a batch runs on. away: it is asked, and its answer comes in a later turn."""
+
+    away: bool
+
+    def ask(self, jobs: list[Waiting]) -> None:
+        """Ask for all; `settle` or `fail` of each is called when it is known. Only where `away`."""
 
     def run(self, parts: list[Rows]) -> Outputs:
         """Answer all parts in one call. Raises EngineFailed."""
 
 
 class Waiting(Protocol):
-    """A request that waits for its turn. Hashable arms: `engine` is the group."""
+    """A request that waits for its turn. Hashable arms: `engine` is the group.
+
+    until: seconds of `time.perf_counter` when nobody wants the answer any more.
+    """
 
     rows: Rows
     engine: Any
+    until: float
 
     def settle(self, outputs: Outputs, first: int, waited_ns: int) -> None:
         """Take rows `first` and following. waited_ns: spent on other engines in this turn."""
@@ -44,6 +53,7 @@ class Turn:
     def __init__(self, later: Callable[[Callable[[], None]], object]) -> None:
         self.later = later
         self.waiting: list[Waiting] = []
+        self.cost_us = 0.0  # predicted, of what joined this turn
 
     def add(self, job: Waiting) -> None:
         if not self.waiting:
@@ -52,6 +62,7 @@ class Turn:
 
     def flush(self) -> None:
         jobs, self.waiting = self.waiting, []
+        self.cost_us = 0.0
         groups: dict[Any, list[Waiting]] = {}
         for job in jobs:
             groups.setdefault(job.engine, []).append(job)
@@ -59,18 +70,26 @@ class Turn:
         for engine, group in groups.items():
             begun = time.perf_counter_ns()
             for part in parts(group):
-                settle(engine, part, waited)
+                if engine.away:
+                    engine.ask(part)
+                else:
+                    settle(engine, part, waited)
             waited += time.perf_counter_ns() - begun
 
 
 def parts(jobs: list[Waiting], rows: int = MAX_ROWS) -> list[list[Waiting]]:
-    """Cut in order into parts of at most `rows` rows, unless one job alone has more."""
+    """Cut in order into parts of at most `rows` rows, unless one job alone has more.
+
+    Inputs whose inner axes differ in size do not go together.
+    """
     found: list[list[Waiting]] = []
     room = 0
+    inner = None
     for job in jobs:
-        if job.rows.n > room:
+        if job.rows.n > room or job.rows.inner != inner:
             found.append([])
             room = rows
+            inner = job.rows.inner
         found[-1].append(job)
         room -= job.rows.n
     return found

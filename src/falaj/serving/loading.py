@@ -21,7 +21,7 @@ from falaj.serving.schema import DTYPES, Reader, Rows, concatenate
 
 __all__ = ["EngineFailed", "Loaded", "Outputs", "Runtime", "load"]
 
-FLOATS: Final = (Datatype.FP32, Datatype.FP64)
+FLOATS: Final = (Datatype.FP16, Datatype.BF16, Datatype.FP32, Datatype.FP64)
 WARM: Final = (1, 8, 64)
 PROBES: Final = "reference/probes.json"
 
@@ -38,26 +38,51 @@ class EngineFailed(Exception):
 
 
 class Outputs:
-    """Outputs of a batch as flat Python lists, one an output tensor, in schema order.
+    """Outputs of a batch, one an output tensor, in schema order.
 
-    tails: shape behind the row axis as JSON writes it, such as `,2`; empty for vectors.
+    flats: as flat Python lists, made when first asked for. tails: shape behind the row axis as JSON
+    writes it, such as `,2`; empty for vectors. arrays: as the engine gave them, `n` rows from
+    `first` on are meant.
     """
 
-    __slots__ = ("flats", "n", "tails", "widths")
+    __slots__ = ("arrays", "first", "lists", "n", "tails", "widths")
 
     def __init__(
-        self, n: int, flats: list[list[Any]], widths: list[int], tails: list[bytes]
+        self,
+        n: int,
+        flats: list[list[Any]] | None,
+        widths: list[int],
+        tails: list[bytes],
+        arrays: list[NDArray[Any]] | None = None,
+        first: int = 0,
     ) -> None:
         self.n = n
-        self.flats = flats
+        self.lists = flats
         self.widths = widths
         self.tails = tails
+        self.arrays = arrays
+        self.first = first
+
+    @property
+    def flats(self) -> list[list[Any]]:
+        if self.lists is None:
+            self.lists = [self.array(at).ravel().tolist() for at in range(len(self.widths))]
+        return self.lists
+
+    def array(self, at: int) -> NDArray[Any]:
+        """One output tensor as an array."""
+        if self.arrays is None:
+            raise TypeError("these outputs were given as lists")
+        return self.arrays[at][self.first : self.first + self.n]
 
     def row(self, index: int) -> list[Any]:
         """All outputs of one row in schema order."""
+        if self.lists is None:
+            at = self.first + index
+            return [cell for array in self.arrays or () for cell in array[at].ravel().tolist()]
         return [
             value
-            for flat, width in zip(self.flats, self.widths, strict=True)
+            for flat, width in zip(self.lists, self.widths, strict=True)
             for value in flat[index * width : (index + 1) * width]
         ]
 
@@ -67,11 +92,13 @@ class Outputs:
             return self
         pairs = zip(self.flats, self.widths, strict=True)
         flats = [flat[first * width : (first + n) * width] for flat, width in pairs]
-        return Outputs(n, flats, self.widths, self.tails)
+        return Outputs(n, flats, self.widths, self.tails, self.arrays, self.first + first)
 
 
 class Loaded:
     """A release in memory: verified, warm, probed. `slot`: in the ids of requests."""
+
+    away = False  # it runs here
 
     def __init__(self, release: str, manifest: Manifest, runtime: Runtime, slot: int) -> None:
         self.release = release
@@ -102,30 +129,47 @@ class Loaded:
     def run(self, parts: list[Rows]) -> Outputs:
         """Answer several requests in one call. Raises EngineFailed."""
         n = sum(part.n for part in parts)
+        return self.outputs_of(self._found(concatenate(self.reader, parts)), n)
+
+    def ask(self, jobs: Any) -> None:
+        """Only a model that is away is asked."""
+        raise EngineFailed(f"{self.release} runs here: nobody has to ask for {len(jobs)} requests")
+
+    def compute(self, feeds: Mapping[str, NDArray[Any]], n: int) -> list[NDArray[Any]]:
+        """Answer `n` rows that were checked elsewhere, as arrays. Raises EngineFailed."""
+        outputs = self.outputs_of(self._found(feeds), n)
+        return [outputs.array(at) for at in range(len(self.outputs))]
+
+    def _found(self, feeds: Mapping[str, NDArray[Any]]) -> list[Any]:
         try:
-            found = self.runtime.run(concatenate(self.reader, parts))
+            return self.runtime.run(feeds)
         except Exception as error:  # guarded edge: engines raise classes of their own
             words = str(error).splitlines() or [type(error).__name__]
             raise EngineFailed(words[0][:300]) from None
-        flats: list[list[Any]] = []
+
+    def outputs_of(self, found: list[Any], n: int) -> Outputs:
+        """Check what an engine gave for `n` rows. Raises EngineFailed."""
+        arrays: list[NDArray[Any]] = []
         widths: list[int] = []
         tails: list[bytes] = []
         for array, tensor in zip(found, self.outputs, strict=True):
             whole = np.asarray(array)
             if whole.shape[:1] != (n,):
                 raise EngineFailed(f"{tensor.name}: got {whole.shape} for {n} rows")
-            flats.append(whole.ravel().tolist())
+            arrays.append(whole)
             widths.append(whole.size // n)
             tails.append(b"".join(b",%d" % size for size in whole.shape[1:]))
         for at in self.strict:
-            if not np.isfinite(found[at]).all():
+            if not np.isfinite(arrays[at]).all():
                 raise EngineFailed(f"{self.outputs[at].name}: got NaN or infinity")
-        return Outputs(n, flats, widths, tails)
+        return Outputs(n, None, widths, tails, arrays)
 
     def score(self, outputs: Outputs, row: int) -> float | None:
         """Return the one number that decides: probability of the last class, or the value."""
         if self.score_at < 0:
             return None
+        if outputs.lists is None and outputs.arrays is not None:
+            return float(outputs.arrays[self.score_at][outputs.first + row].ravel()[-1])
         width = outputs.widths[self.score_at]
         value: float = outputs.flats[self.score_at][row * width + width - 1]
         return value

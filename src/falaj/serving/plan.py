@@ -186,7 +186,7 @@ def is_canary(
 class Split:
     """The split of one model under one plan, ready for the hot path."""
 
-    __slots__ = ("header", "salt", "sticky", "stratum_ms", "weight_bp")
+    __slots__ = ("header", "salt", "shadow_bp", "sticky", "stratum_ms", "weight_bp")
 
     def __init__(self, model: ModelPlan, server: str = "") -> None:
         """server: `server-2` is the second of its environment; asked for where a plan rolls."""
@@ -196,6 +196,7 @@ class Split:
         self.sticky = split.sticky
         self.stratum_ms = split.stratum_ms
         self.weight_bp = model.canary.weight_bp if model.canary else 0
+        self.shadow_bp = model.shadow_bp if model.shadow else 0
         if model.rolled:
             number = server.rpartition("-")[2]
             on = number.isdecimal() and 1 <= int(number) <= model.rolled
@@ -211,3 +212,10 @@ class Split:
             return False
         key = self.key(headers, request)
         return is_canary(self.salt, key, stratum, self.weight_bp, sticky=self.sticky)
+
+    def shadows(self, request: bytes) -> bool:
+        """Tell whether the shadow sees a request; independent of the split."""
+        if self.shadow_bp >= 10_000:
+            return True
+        key = b"shadow\n%b" % request
+        return is_canary(self.salt, key, 0, self.shadow_bp, sticky=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from itertools import count
 from typing import Final, NamedTuple
 
 from falaj.facts.serving import Boot
@@ -31,9 +32,15 @@ class RequestIds:
 
     def __init__(self, boot: str) -> None:
         self.boot = boot
-        self.counter = 0
+        self.counter = 0  # the newest that was given
+        self.numbers = count(1)
         self.slots: dict[str, int] = {}  # release -> slot
         self.prefixes: dict[str, str] = {"": boot + "0000"}
+
+    def next(self) -> int:
+        """Number of a new request; from any thread."""
+        self.counter = number = next(self.numbers)
+        return number
 
     def slot(self, release: str) -> int:
         """Slot of a release; a new one the first time. Raises OverflowError after 65,535."""

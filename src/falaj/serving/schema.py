@@ -6,79 +6,83 @@ import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from falaj.facts.models import Column, Datatype, Schema, Tensor
+from falaj.serving.raw import from_raw
+from falaj.serving.refusals import MAX_FINDINGS, Finding, Refusal
+from falaj.serving.values import (
+    DTYPES,
+    FLOATS,
+    array_of,
+    beyond,
+    flat_of,
+    shown,
+    too_large,
+    wrong,
+    wrong_in,
+)
 
-__all__ = ["DTYPES", "MAX_FINDINGS", "Finding", "Reader", "Refusal", "Rows", "concatenate"]
+__all__ = [
+    "DTYPES",
+    "MAX_FINDINGS",
+    "Finding",
+    "Given",
+    "Reader",
+    "Refusal",
+    "Rows",
+    "concatenate",
+]
 
-MAX_FINDINGS: Final = 20
 FLOAT32_LARGEST: Final = 3.4028235677973366e38  # from here on float32 rounds to infinity
-
-DTYPES: Final[dict[Datatype, Any]] = {
-    Datatype.BOOL: np.bool_,
-    Datatype.UINT8: np.uint8,
-    Datatype.INT8: np.int8,
-    Datatype.INT16: np.int16,
-    Datatype.INT32: np.int32,
-    Datatype.INT64: np.int64,
-    Datatype.FP32: np.float32,
-    Datatype.FP64: np.float64,
-    Datatype.BYTES: np.object_,
-}
-FLOATS: Final = frozenset({Datatype.FP32, Datatype.FP64})
+HALVES: Final = frozenset({Datatype.FP16, Datatype.BF16})  # no words for them in JSON
 FLAT_FLOATS: Final = msgspec.json.Decoder(list[float])
-ANYTHING: Final = msgspec.json.Decoder(list[Any])
+SMALL: Final = 64  # rows up to which a matrix is a list of numbers on its way
 
-
-class Finding(NamedTuple):
-    """One thing that is wrong with a request: where (input or column, row) and why."""
-
-    code: str
-    message: str
-    field: str = ""
-    row: int = -1
-
-
-class Refusal(Exception):
-    """The request cannot be answered as it is; at most twenty findings, the first leads."""
-
-    def __init__(self, *findings: Finding, status: int = 400) -> None:
-        self.findings = findings[:MAX_FINDINGS]
-        self.status = status
-        super().__init__(findings[0].message)
+# Name, type, shape and contents of one input: JSON text (bytes), raw data (memoryview), or values
+# of the right kind of Python (list) as typed contents of gRPC bring them.
+Given = tuple[str, str, Sequence[int], "bytes | memoryview | list[Any]"]
 
 
 class Rows:
     """Checked inputs of one request.
 
     packed: the one FP32 matrix of the model as little-endian bytes, else None.
-    arrays: inputs by name when `packed` is None. values: per row what was asked, for the log.
+    arrays: inputs by name when `packed` is None. values: flat, as they were asked, for the log; None
+    where the arrays are all there is. inner: sizes of the axes that may vary, None where none may.
     """
 
-    __slots__ = ("arrays", "n", "packed", "values", "width")
+    __slots__ = ("arrays", "inner", "n", "packed", "values", "width")
 
     def __init__(
         self,
         n: int,
         width: int,
-        values: Sequence[Any],
+        values: Sequence[Any] | None,
         packed: bytes | None,
         arrays: Mapping[str, NDArray[Any]] | None = None,
+        inner: tuple[tuple[int, ...], ...] | None = None,
     ) -> None:
         self.n = n
         self.width = width
         self.values = values
         self.packed = packed
         self.arrays = arrays
+        self.inner = inner
 
     def row(self, index: int) -> list[Any]:
-        """Return inputs of one row in schema order; None where null was sent."""
-        return list(self.values[index * self.width : (index + 1) * self.width])
+        """Return inputs of one row in schema order; None (or NaN) where there was none."""
+        if self.values is not None:
+            return list(self.values[index * self.width : (index + 1) * self.width])
+        if self.packed is not None:
+            return list(struct.unpack_from(f"<{self.width}f", self.packed, index * 4 * self.width))
+        return [
+            cell for array in (self.arrays or {}).values() for cell in array[index].ravel().tolist()
+        ]
 
 
 class Reader:
@@ -90,7 +94,10 @@ class Reader:
         self.matrix: Tensor | None = None
         self.width = sum(_width(tensor) for tensor in schema.inputs)
         self.bounds: list[tuple[int, Column]] = []
+        self.solid: list[int] = []  # columns of the matrix that must hold a number
         self.packers: dict[int, Callable[..., bytes]] = {}
+        self.varies = any(-1 in tensor.shape[1:] for tensor in schema.inputs)
+        self.halves = [t.name for t in schema.outputs if t.datatype in HALVES]
         one = schema.inputs[0] if len(schema.inputs) == 1 else None
         if one and one.datatype is Datatype.FP32 and len(one.shape) == 2 and one.shape[1] > 0:
             self.matrix = one
@@ -99,9 +106,11 @@ class Reader:
                 for at, column in enumerate(one.columns)
                 if column.minimum is not None or column.maximum is not None
             ]
+            nullable = {at for at, column in enumerate(one.columns) if column.nullable}
+            self.solid = [at for at in range(one.shape[1]) if at not in nullable]
 
-    def tensors(self, given: Sequence[tuple[str, str, Sequence[int], bytes]]) -> Rows:
-        """Read tensors as the Open Inference Protocol sends them: name, type, shape, JSON data.
+    def tensors(self, given: Sequence[Given]) -> Rows:
+        """Read tensors as the Open Inference Protocol sends them.
 
         Raises Refusal with all findings (at most twenty).
         """
@@ -111,9 +120,17 @@ class Reader:
             if name == tensor.name and datatype == "FP32" and len(shape) == 2:
                 n, width = shape
                 if width == tensor.shape[1] and n > 0:
+                    if type(data) is memoryview:
+                        if len(data) == n * width * 4:
+                            return self._packed(bytes(data), n)
+                        return self._careful(given)
+                    if type(data) is list:
+                        if len(data) == n * width:
+                            return self._packed(np.array(data, "<f4").tobytes(), n)
+                        return self._careful(given)
                     try:
-                        values = FLAT_FLOATS.decode(data)
-                    except (msgspec.MsgspecError, RecursionError):
+                        values = FLAT_FLOATS.decode(data)  # type: ignore[arg-type]
+                    except (msgspec.MsgspecError, RecursionError, TypeError):
                         pass  # null, nested or wrong: the careful way finds out and says it
                     else:
                         if len(values) == n * width:
@@ -137,6 +154,7 @@ class Reader:
             if name not in names
         ][:MAX_FINDINGS]
         cells: dict[str, list[Any]] = {tensor.name: [] for tensor in self.schema.inputs}
+        shapes: dict[str, tuple[int, ...]] = {}
         for at, row in enumerate(given):
             for name, (tensor, column) in names.items():
                 value = row.get(name)
@@ -144,18 +162,46 @@ class Reader:
                     findings.append(
                         Finding("serving.missing", f"{name}: missing in row {at}", name, at)
                     )
+                elif column is None and len(tensor.shape) > 1:
+                    shape, flat = _nested(value, tensor.shape[1:])
+                    if shape is None or shapes.setdefault(name, shape) != shape:
+                        wanted = list(shapes.get(name, tensor.shape[1:]))
+                        words = f"{name}: row {at}: got {shown(value)}, expected shape {wanted}"
+                        findings.append(Finding("serving.shape", words, name, at))
+                    cells[name].extend(flat)
+                    continue
                 cells[tensor.name].append(value)
             if len(findings) >= MAX_FINDINGS:
                 break
         if findings:
             raise Refusal(*findings)
-        return self._typed(
-            [(tensor, cells[tensor.name], len(given)) for tensor in self.schema.inputs], len(given)
-        )
+        n = len(given)
+        typed = [
+            (tensor, cells[tensor.name], (n, *shapes.get(tensor.name, tensor.shape[1:])))
+            for tensor in self.schema.inputs
+        ]
+        return self._typed(typed, n)
 
-    def _careful(self, given: Sequence[tuple[str, str, Sequence[int], bytes]]) -> Rows:
+    def _packed(self, packed: bytes, n: int) -> Rows:
+        """Read the one matrix, sent as raw data. NaN is what null is in JSON."""
+        tensor = self.matrix
+        assert tensor is not None  # noqa: S101 -- asked by the caller
+        width = tensor.shape[1]
+        if n <= SMALL:
+            values = struct.unpack(f"<{n * width}f", packed)
+            total = sum(values)  # NaN when one of them is
+            if (total == total or not self.solid) and not (  # noqa: PLR0124 -- asks for NaN
+                self.bounds and beyond(self.bounds, values, width)
+            ):
+                return Rows(n, width, values, packed)
+        array = np.frombuffer(packed, "<f4").reshape(n, width)
+        if findings := wrong_in(tensor, array):
+            raise Refusal(*findings)
+        return Rows(n, width, None, packed)
+
+    def _careful(self, given: Sequence[Given]) -> Rows:
         findings: list[Finding] = []
-        seen: dict[str, tuple[Tensor, list[Any], int]] = {}
+        seen: dict[str, tuple[Tensor, Any, Sequence[int]]] = {}
         for name, datatype, shape, data in given:
             tensor = self.inputs.get(name)
             if tensor is None:
@@ -169,18 +215,18 @@ class Reader:
                 words = f"{name}: shape: got {list(shape)}, expected {list(tensor.shape)}"
                 findings.append(Finding("serving.shape", words, name))
             else:
+                read: Any = ()
                 try:
-                    flat = _flat(name, shape, data)
+                    read = _contents(tensor, shape, data)
                 except Refusal as refusal:
                     findings.extend(refusal.findings)
-                    flat = []
-                seen[name] = (tensor, flat, shape[0])
+                seen[name] = (tensor, read, shape)
         findings.extend(
             Finding("serving.missing", f"input {name} is missing", name)
             for name in self.inputs
             if name not in {entry[0] for entry in given}
         )
-        counts = {n for _, _, n in seen.values()}
+        counts = {shape[0] for _, _, shape in seen.values()}
         if not findings and len(counts) > 1:
             words = f"inputs disagree about the number of rows: {sorted(counts)}"
             findings.append(Finding("serving.shape", words))
@@ -188,41 +234,42 @@ class Reader:
             raise Refusal(*findings)
         return self._typed([seen[name] for name in self.inputs], counts.pop())
 
-    def _typed(self, given: Sequence[tuple[Tensor, list[Any], int]], n: int) -> Rows:
-        if self.matrix is not None:
-            return self._matrix(given[0][1], n, careful=True)
+    def _typed(self, given: Sequence[tuple[Tensor, Any, Sequence[int]]], n: int) -> Rows:
+        """Check values, each input's a flat list or an array of its shape."""
         findings: list[Finding] = []
+        if self.matrix is not None and isinstance(given[0][1], list):
+            return self._matrix(given[0][1], n, careful=True)
         arrays: dict[str, NDArray[Any]] = {}
-        for tensor, flat, _ in given:
-            findings.extend(_wrong(tensor, flat, n))
-            if not findings:
-                arrays[tensor.name] = _array(tensor, flat, n)
+        for tensor, read, shape in given:
+            if isinstance(read, list):
+                found = wrong(tensor, read, n)
+                if not found and not findings:
+                    arrays[tensor.name] = array_of(tensor, read, n, shape)
+            else:
+                found = wrong_in(tensor, read)
+                arrays[tensor.name] = read
+            findings.extend(found)
         if findings:
             raise Refusal(*findings)
-        if len(given) == 1:
-            values: list[Any] = given[0][1]
-        else:
-            widths = [len(flat) // n for _, flat, _ in given]
-            values = [
-                cell
-                for row in range(n)
-                for (_, flat, _), width in zip(given, widths, strict=True)
-                for cell in flat[row * width : (row + 1) * width]
-            ]
-        return Rows(n, len(values) // n, values, None, arrays)
+        if self.matrix is not None:
+            packed = np.asarray(arrays[self.matrix.name], "<f4").tobytes()
+            return Rows(n, self.width, None, packed)
+        width = sum(array.size for array in arrays.values()) // n
+        inner = tuple(array.shape[1:] for array in arrays.values()) if self.varies else None
+        return Rows(n, width, None, None, arrays, inner)
 
     def _matrix(self, values: list[Any], n: int, *, careful: bool) -> Rows:
         tensor = self.matrix
         assert tensor is not None  # noqa: S101 -- asked by the callers; keeps mypy and readers sure
         if careful:
-            findings = _wrong(tensor, values, n)
+            findings = wrong(tensor, values, n)
             if findings:
                 raise Refusal(*findings)
             holes = [math.nan if value is None else value for value in values]
         else:
             holes = values
             if self.bounds:
-                findings = _beyond(self.bounds, values, tensor.shape[1])
+                findings = beyond(self.bounds, values, tensor.shape[1])
                 if findings:
                     raise Refusal(*findings)
         width = tensor.shape[1]
@@ -239,7 +286,7 @@ class Reader:
                     raise OverflowError
                 packed = wide.astype("<f4").tobytes()
         except OverflowError:
-            raise Refusal(*_too_large(tensor, holes, width)) from None
+            raise Refusal(*too_large(tensor, holes, width)) from None
         return Rows(n, width, values, packed)
 
 
@@ -270,123 +317,39 @@ def _fits(shape: Sequence[int], expected: Sequence[int]) -> bool:
     )
 
 
-def _flat(name: str, shape: Sequence[int], data: bytes) -> list[Any]:
-    """Flat values in row-major order, from flat or nested data that matches the shape."""
-    try:
-        values: list[Any] = ANYTHING.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
-        raise Refusal(Finding("serving.data", f"{name}: data: {error}", name)) from None
+def _contents(tensor: Tensor, shape: Sequence[int], data: Any) -> Any:
+    """Read one input: a flat list to be checked value by value, or an array. Raises Refusal."""
+    if isinstance(data, bytes):
+        if tensor.datatype in HALVES:
+            words = f"{tensor.name}: {tensor.datatype} travels as binary data only, not as JSON"
+            raise Refusal(Finding("serving.binary", words, tensor.name))
+        return flat_of(tensor.name, shape, data)
+    if isinstance(data, memoryview):
+        return from_raw(tensor.name, tensor.datatype, shape, data)
     total = math.prod(shape)
-    if values and isinstance(values[0], list):
-        # Ragged data must not slide from one row into the next: each level is checked.
-        for axis, size in enumerate(shape[:-1]):
-            if axis == 0 and len(values) != size:
-                words = f"{name}: data: got {len(values)} rows, expected {size}"
-                raise Refusal(Finding("serving.shape", words, name))
-            inner = shape[axis + 1]
-            below = math.prod(shape[1 : axis + 1])
-            for at, part in enumerate(values):
-                if not isinstance(part, list) or len(part) != inner:
-                    row = at // max(below, 1)
-                    got = len(part) if isinstance(part, list) else "no list"
-                    words = f"{name}: row {row}: got {got} values, expected {inner}"
-                    raise Refusal(Finding("serving.shape", words, name, row))
-            values = [cell for part in values for cell in part]
-        return values
-    if len(values) != total:
-        words = f"{name}: data: got {len(values)} values, expected {total} for {list(shape)}"
-        raise Refusal(Finding("serving.shape", words, name))
-    return values
+    if len(data) != total:
+        words = f"{tensor.name}: got {len(data)} values, expected {total} for {list(shape)}"
+        raise Refusal(Finding("serving.shape", words, tensor.name))
+    if tensor.datatype in FLOATS:
+        return np.array(data, DTYPES[tensor.datatype]).reshape(tuple(shape))
+    return data
 
 
-def _wrong(tensor: Tensor, flat: list[Any], n: int) -> list[Finding]:
-    """All findings about the values of one input, at most twenty."""
-    findings: list[Finding] = []
-    width = len(flat) // n
-    for at, value in enumerate(flat):
-        row, place = divmod(at, width)
-        column = tensor.columns[place] if place < len(tensor.columns) else None
-        name = column.name if column else tensor.name
-        words = ""
-        code = "serving.type"
-        if value is None:
-            if not (column and column.nullable and tensor.datatype in FLOATS):
-                code, words = "serving.null", "got null, expected a value"
-        elif not _is_a(tensor.datatype, value):
-            words = f"got {_shown(value)}, expected {tensor.datatype}"
-        elif column and column.minimum is not None and value < column.minimum:
-            code, words = "serving.range", f"got {value!r}, expected at least {column.minimum!r}"
-        elif column and column.maximum is not None and value > column.maximum:
-            code, words = "serving.range", f"got {value!r}, expected at most {column.maximum!r}"
-        if words:
-            findings.append(Finding(code, f"{name}: row {row}: {words}", name, row))
-            if len(findings) >= MAX_FINDINGS:
-                break
-    return findings
-
-
-def _beyond(
-    bounds: Sequence[tuple[int, Column]], values: Sequence[float], width: int
-) -> list[Finding]:
-    findings: list[Finding] = []
-    for start in range(0, len(values), width):
-        for at, column in bounds:
-            value = values[start + at]
-            row = start // width
-            words = ""
-            if column.minimum is not None and value < column.minimum:
-                words = f"got {value!r}, expected at least {column.minimum!r}"
-            elif column.maximum is not None and value > column.maximum:
-                words = f"got {value!r}, expected at most {column.maximum!r}"
-            if words:
-                text = f"{column.name}: row {row}: {words}"
-                findings.append(Finding("serving.range", text, column.name, row))
-                if len(findings) >= MAX_FINDINGS:
-                    return findings
-    return findings
-
-
-def _is_a(datatype: Datatype, value: Any) -> bool:
-    if datatype in FLOATS:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
-    if datatype is Datatype.BOOL:
-        return isinstance(value, bool)
-    if datatype is Datatype.BYTES:
-        return isinstance(value, str)
-    if not isinstance(value, int) or isinstance(value, bool):
-        return False
-    info = np.iinfo(DTYPES[datatype])
-    return info.min <= value <= info.max
-
-
-def _array(tensor: Tensor, flat: list[Any], n: int) -> NDArray[Any]:
-    holes = [math.nan if value is None else value for value in flat]
-    shape = (n, *(size if size > 0 else -1 for size in tensor.shape[1:]))
-    if tensor.datatype is Datatype.FP32:
-        wide = np.array(holes, np.float64)
-        if (np.abs(wide[np.isfinite(wide)]) >= FLOAT32_LARGEST).any():
-            raise Refusal(*_too_large(tensor, holes, len(holes) // n))
-        return wide.astype(np.float32).reshape(shape)
-    return np.array(holes, DTYPES[tensor.datatype]).reshape(shape)
-
-
-def _too_large(tensor: Tensor, values: Sequence[float], width: int) -> list[Finding]:
-    findings = []
-    for at, value in enumerate(values):
-        if abs(value) >= FLOAT32_LARGEST:
-            row, place = divmod(at, width)
-            name = tensor.columns[place].name if place < len(tensor.columns) else tensor.name
-            words = f"{name}: row {row}: {value!r} does not fit into FP32"
-            findings.append(Finding("serving.range", words, name, row))
-    return findings[:MAX_FINDINGS] or [Finding("serving.range", "a value does not fit", "")]
+def _nested(value: Any, wanted: Sequence[int]) -> tuple[tuple[int, ...] | None, list[Any]]:
+    """Shape and flat cells of the lists that stand for one row; no shape where it does not fit."""
+    if math.prod(wanted) == 1 and not isinstance(value, list):
+        return tuple(wanted), [value]
+    level, shape = [value], []
+    for size in wanted:
+        sizes = {len(part) if isinstance(part, list) else -1 for part in level}
+        if len(sizes) != 1 or (found := sizes.pop()) < 1 or size not in (-1, found):
+            return None, []
+        shape.append(found)
+        level = [cell for part in level for cell in part]
+    return tuple(shape), level
 
 
 def _unknown(name: Any, known: Mapping[str, Any]) -> str:
     near = get_close_matches(str(name), known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else f"; this model takes {', '.join(known)}"
-    return f"unknown input {_shown(name)}{hint}"
-
-
-def _shown(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+    return f"unknown input {shown(name)}{hint}"

@@ -23,7 +23,7 @@ READ_ONLY = (
     "falaj up",
     "falaj up --port 9000 --no-worker",
     "falaj serve .falaj/releases/flight-delay/1.0.0",
-    "falaj serve release/ --trust trust.json --port 9000",
+    "falaj serve release/ --trust trust.json --port 9000 --grpc-port 9001",
     "falaj worker --duty rollouts --duty monitors",
     "falaj release push 1.0.0 oci://127.0.0.1:5000/team/delay",
     "falaj release push 1.0.0 oci://r.example/team/delay:stable --move-tag",

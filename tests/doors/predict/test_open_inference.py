@@ -17,7 +17,7 @@ ROW = (30.0, 733.0, 14.0)
 
 def test_server_metadata(running):
     status, _, told = running.get("/v2")
-    assert (status, told["name"], told["extensions"]) == (200, "falaj", [])
+    assert (status, told["name"], told["extensions"]) == (200, "falaj", ["binary_tensor_data"])
 
 
 def test_live_and_ready(running):
@@ -121,13 +121,6 @@ def test_errors_have_the_form_clients_read(running, method, path, body, status, 
     assert isinstance(told["error"], str)
     assert headers["content-type"] == "application/json"
     assert (status == 405) == ("allow" in headers)
-
-
-def test_binary_tensors_are_refused_by_the_header_not_guessed(running):
-    status, _, told = running.ask(
-        "POST", "/v2/models/delay/infer", b"{}", {"inference-header-content-length": "0"}
-    )
-    assert (status, told["code"]) == (400, "serving.binary")
 
 
 def test_predict_takes_named_rows_in_any_order(running):

@@ -9,7 +9,7 @@ import pytest
 from falaj.base import dsse
 from falaj.base.errors import Unverified
 from falaj.base.time import now
-from falaj.doors.predict.staging import keep_seen, read_trust, seen_version
+from falaj.doors.predict.loads import keep_seen, read_trust, seen_version
 from falaj.facts.releases import RevocationKind
 from falaj.facts.trust import changed, seal_trust
 

@@ -243,13 +243,3 @@ def test_outputs_must_exist():
     assert decode(MATRIX, body([1, 2, 3], outputs=[{"name": "p"}])).outputs == ("p",)
     with pytest.raises(Refusal, match="unknown output"):
         decode(MATRIX, body([1, 2, 3], outputs=[{"name": "q"}]))
-
-
-@pytest.mark.parametrize(
-    "more",
-    [{"parameters": {"binary_data_output": True}}, {"outputs": [{"name": "p", "parameters": {"binary_data": True}}]}],
-    ids=["for all", "for one"],
-)  # fmt: skip
-def test_binary_answers_are_refused_not_ignored(more):
-    with pytest.raises(Refusal, match="binary"):
-        decode(MATRIX, body([1, 2, 3], **more))

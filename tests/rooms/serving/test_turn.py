@@ -11,6 +11,8 @@ from falaj.serving.schema import Rows
 class Doubler:
     """Answers twice the value; a negative value fails the whole call, as a crash would."""
 
+    away = False
+
     def __init__(self):
         self.calls = []
 

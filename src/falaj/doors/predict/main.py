@@ -18,6 +18,7 @@ import msgspec
 from falaj.base import time
 from falaj.base.digests import of_file, short
 from falaj.base.errors import Conflict, FalajError, NotAllowed, Problem
+from falaj.doors.predict.rpc import RpcSettings
 from falaj.doors.predict.server import Settings, serve
 from falaj.facts.serving import ArmPlan, ModelPlan, SplitPlan, TrafficPlan
 from falaj.releases.verify import read_manifest
@@ -34,6 +35,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one")
     parser.add_argument("--name", default="server-1")
     parser.add_argument("--lock-fd", type=int, default=-1, help="an open, locked NAME.lock")
+    parser.add_argument("--grpc-port", type=int, help="serve gRPC, too; 0 takes a free port")
+    parser.add_argument("--grpc-reflection", action="store_true", help="tell tools the messages")
+    parser.add_argument("--grpc-cert", default="", help="PEM; with --grpc-key: TLS")
+    parser.add_argument("--grpc-key", default="", help="PEM")
+    parser.add_argument(
+        "--grpc-clients", default="", help="PEM: authorities of client certificates"
+    )
     parser.add_argument("--drain-s", type=float, default=0.3)
     parser.add_argument("--reverify-s", type=float, default=3600.0)
     asked = parser.parse_args(argv)
@@ -50,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 shared_port=True,
                 drain_s=asked.drain_s,
                 reverify_s=asked.reverify_s,
+                rpc=rpc_settings(asked),
             )
             code: int = serve(settings)
             return code
@@ -59,7 +68,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit
 
 
-def serve_folder(folder: Path, trust: Path, port: int) -> int:
+def rpc_settings(asked: argparse.Namespace) -> RpcSettings | None:
+    """How gRPC is asked for. Raises FalajError: a certificate without its key."""
+    if asked.grpc_port is None:
+        return None
+    if bool(asked.grpc_cert) != bool(asked.grpc_key) or (
+        asked.grpc_clients and not asked.grpc_cert
+    ):
+        raise FalajError(
+            "serving.tls-files",
+            "certificate of gRPC: certificate and key belong together, authorities to both",
+            fix="give --grpc-cert and --grpc-key",
+        )
+    return RpcSettings(
+        host=asked.host,
+        port=asked.grpc_port,
+        shared_port=True,
+        reflection=asked.grpc_reflection,
+        certificate=asked.grpc_cert,
+        key=asked.grpc_key,
+        clients=asked.grpc_clients,
+    )
+
+
+def serve_folder(folder: Path, trust: Path, port: int, grpc_port: int | None = None) -> int:
     """Serve one release folder without a control plane: stable only, loopback only."""
     try:
         manifest = folder / "release.json"
@@ -84,7 +116,10 @@ def serve_folder(folder: Path, trust: Path, port: int) -> int:
             models={model: ModelPlan(stable=arm, split=split)},
         )
         with tempfile.TemporaryDirectory(prefix="falaj-serve-") as root:
-            settings = Settings(root=Path(root), spool=Path(root, "spool"), trust=trust, port=port)
+            rpc = None if grpc_port is None else RpcSettings(port=grpc_port, reflection=True)
+            settings = Settings(
+                root=Path(root), spool=Path(root, "spool"), trust=trust, port=port, rpc=rpc
+            )
             code: int = serve(settings, (plan, {release: folder}))
             return code
     except FalajError as error:

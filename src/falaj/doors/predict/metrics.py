@@ -39,6 +39,21 @@ def text(desk: State, door: Desk) -> bytes:
     family("falaj_shed", "counter", "Requests that were not tried.")
     for reason, count in sorted(desk.shed.items()):
         sample("falaj_shed_total", count, reason=reason)
+    family("falaj_rescued", "counter", "Requests of the canary that stable answered.")
+    for reason, count in sorted(desk.rescued.items()):
+        sample("falaj_rescued_total", count, reason=reason)
+    family("falaj_shadow_unshown", "counter", "Requests that the shadow did not see.")
+    for reason, count in sorted(desk.unshown.items()):
+        sample("falaj_shadow_unshown_total", count, reason=reason)
+    far = desk.current.far if desk.current else {}
+    family("falaj_model_process", "counter", "What became of the processes of canary and shadow.")
+    for (name, arm, _), remote in far.items():
+        for event, count in remote.counts.items():
+            sample("falaj_model_process_total", count, arm=arm, event=event, model=name)
+    family("falaj_breaker", "gauge", "0 closed, 1 half open, 2 open: whether an arm is asked.")
+    for (name, arm, _), remote in far.items():
+        way = ("closed", "half-open", "open").index(remote.breaker.way)
+        sample("falaj_breaker", way, arm=arm, model=name)
     family("falaj_log_rows", "counter", "Rows written to the inference log.")
     sample("falaj_log_rows_total", desk.log.rows)
     family("falaj_log_dropped", "counter", "Rows of the inference log that were dropped.")
@@ -70,8 +85,8 @@ def text(desk: State, door: Desk) -> bytes:
     family("falaj_ready", "gauge", "1 when this server takes requests.")
     sample("falaj_ready", int(desk.ready))
     family("falaj_problem", "info", "What is wrong, if anything is.")
-    if desk.isolated or desk.problem:
-        sample("falaj_problem_info", 1, problem=(desk.isolated or desk.problem)[:200])
+    if desk.trouble:
+        sample("falaj_problem_info", 1, problem=desk.trouble[:200])
     family("falaj_connections", "gauge", "Open connections.")
     sample("falaj_connections", len(door.connections))
     lines.append("# EOF\n")

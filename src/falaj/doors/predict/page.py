@@ -36,7 +36,7 @@ def esc(value: object) -> str:
 
 def page(desk: State) -> bytes:
     current = desk.current
-    problem = desk.isolated or desk.problem
+    problem = desk.trouble
     state = "answers requests" if desk.ready else "does not take requests"
     parts = [
         '<!doctype html><html lang="en"><head><meta charset="utf-8">',

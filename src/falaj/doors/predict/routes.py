@@ -14,8 +14,10 @@ import msgspec
 
 from falaj.base import time as clock
 from falaj.doors.predict import metrics, page
+from falaj.doors.predict.forms import instances_body, predict_body, v2_body
 from falaj.doors.predict.http import Connection, Request, error_body
-from falaj.doors.predict.jobs import Job, predict_body, v2_body
+from falaj.doors.predict.jobs import TIMEOUT_S, Job
+from falaj.doors.predict.jobs import timeout_s as wait_s
 from falaj.doors.predict.staging import Live, Prepared
 from falaj.doors.predict.state import State
 from falaj.facts.serving import Boot
@@ -27,13 +29,15 @@ from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.requests import RequestIds
 from falaj.serving.schema import Finding, Reader, Refusal
 from falaj.serving.wire import v2
+from falaj.serving.wire.instances import decode_instances, decode_invocation
 
-__all__ = ["Predict"]
+__all__ = ["EXTENSIONS", "NAME", "TIMEOUT_S", "Hot", "Predict"]
 
 NAME: Final = "falaj"
-BULK_BYTES: Final = 32 * 1024  # decoding more than this on the loop would be felt by others
+EXTENSIONS: Final = ("binary_tensor_data",)
+BULK_TURNS: Final = 20.0  # what large requests may wait, in terms of small ones
+RETIRE_S: Final = 1.0
 BULK_WAITING: Final = 32
-TIMEOUT_S: Final = 10.0
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -43,7 +47,7 @@ class Hot(NamedTuple):
 
     live: Live
     named: Loaded | None  # a version the client named
-    decode: Callable[[Reader, bytes], v2.Call]
+    decode: Callable[[Reader, bytes, int], v2.Call]
     form: Callable[[Loaded, v2.Call, Outputs, str], bytes]
 
 
@@ -65,6 +69,8 @@ class Predict(State):
         self.version = version
         self.hot: dict[bytes, Hot] = {}
         self.bulk = ThreadPoolExecutor(2, "bulk")
+        self.away = ThreadPoolExecutor(4, "away")  # wait for other processes, never for stable
+        self.bulk_us = 0.0  # predicted work of large requests that wait
         self.disk = ThreadPoolExecutor(1, "disk")
         self.bulk_waiting = 0
         self.boots: dict[str, Boot] = {}
@@ -79,15 +85,27 @@ class Predict(State):
                 path = b"%b/versions/%b/infer" % (at, version.encode())
                 hot[path] = Hot(live, live.version(version), v2.decode, v2_body)
             hot[f"/predict?model={name}".encode()] = Hot(live, None, v2.decode_rows, predict_body)
+            path = f"/v1/models/{name}:predict".encode()
+            hot[path] = Hot(live, None, decode_instances, instances_body)
         if len(prepared.models) == 1:
             (only,) = prepared.models.values()
             hot[b"/predict"] = Hot(only, None, v2.decode_rows, predict_body)
-        for release in prepared.loaded:
+            hot[b"/invocations"] = Hot(only, None, decode_invocation, instances_body)
+        for release in prepared.releases:
             self.heads[release] = (
                 b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\n"
                 b"falaj-release: %b\r\nfalaj-request: " % release.encode()
             )
+        old = self.current
+        for remote in prepared.far.values():
+            remote.attach(self.loop)
         self.current, self.hot = prepared, hot
+        kept = list(prepared.far.values())
+        for remote in old.far.values() if old else ():
+            if remote not in kept:
+                # What was assigned a moment ago is still to be asked.
+                self.loop.call_later(RETIRE_S, remote.retire)
+        self.remotes = [r for r in self.remotes if r.up and r not in kept] + kept
         self.plan_since = time.time()
         self.log.use(prepared.plan.log_key)
 
@@ -114,14 +132,16 @@ class Predict(State):
         if self.isolated:
             self.shed["isolated"] = self.shed.get("isolated", 0) + 1
             self.unavailable(connection, "serving.isolated", self.isolated)
-        elif b"inference-header-content-length" in request.headers:
-            words = "binary tensors are not offered by this server"
-            raise Refusal(Finding("serving.binary", words))
-        elif len(request.body) > BULK_BYTES:
+            return
+        live, size = hot.live, len(request.body)
+        if size > live.bulk_bytes:
             self.submit(hot, None, request, connection)
+        elif self.turn.cost_us > self.max_queue_us:
+            self.overload(connection, self.turn.cost_us, "too much waits here already")
         else:
+            self.turn.cost_us += live.predicted_us(size)
             reader = (hot.named or hot.live.stable).reader
-            call = hot.decode(reader, request.body)
+            call = hot.decode(reader, request.body, json_size(request))
             if call.rows.n > MAX_ROWS:
                 self.submit(hot, call, request, connection)
             else:
@@ -131,13 +151,18 @@ class Predict(State):
                 else:
                     self.turn.add(job)
 
-    def assign(self, hot: Hot, call: v2.Call, request: Request, connection: Connection) -> Job:
-        """Number the request and decide its arm. From here on it is counted, whatever happens."""
+    def assign(
+        self, hot: Hot, call: v2.Call, request: Request, connection: Any, make: type[Job] = Job
+    ) -> Job:
+        """Number the request and decide its arm. From here on it is counted, whatever happens.
+
+        Changes nothing but the counter, so that threads of gRPC may call it, too.
+        """
         ids, live = self.ids, hot.live
-        ids.counter += 1
+        counter = ids.next()
         split = live.split
         stratum = time.time_ns() // 1_000_000 // split.stratum_ms
-        cell = None
+        counted = False
         arm = STABLE
         engine: Loaded | None = live.stable
         if hot.named is not None and live.plan.canary is not None:
@@ -147,7 +172,7 @@ class Predict(State):
         else:
             key = b""
             if split.weight_bp:
-                key = f"{ids.boot}{ids.counter:012x}".encode()
+                key = f"{ids.boot}{counter:012x}".encode()
                 if split.canary(request.headers, key, stratum):
                     arm = CANARY
                     engine = live.canary
@@ -155,46 +180,29 @@ class Predict(State):
             again = split.sticky and not self.tally.first(
                 plan.rollout, split.key(request.headers, key)
             )
-            if plan.rollout and not again:
-                cell = self.tally.cell(
-                    live.name,
-                    plan.rollout,
-                    plan.step,
-                    stratum,
-                    live.zone,
-                    plan.latency_us,
-                    plan.latency_margin_us,
-                )
+            counted = bool(plan.rollout) and not again
         if arm == CANARY and engine is not None and engine.reader is not live.stable.reader:
             same = engine.manifest.schema.inputs == live.stable.manifest.schema.inputs
             if not same and hot.named is None:
                 try:
-                    call = hot.decode(engine.reader, request.body)
+                    call = hot.decode(engine.reader, request.body, json_size(request))
                 except Refusal:
                     engine = None  # stable takes what its own schema takes; the canary does not
-        return Job(
-            self,
-            live,
-            call,
-            request,
-            connection,
-            hot.form,
-            ids.counter,
-            stratum,
-            arm,
-            engine,
-            cell,
+        return make(
+            self, live, call, request, connection, hot.form, counter, stratum, arm, engine, counted
         )
 
     def submit(
         self, hot: Hot, call: v2.Call | None, request: Request, connection: Connection
     ) -> None:
         """Large requests leave the loop: decoding, running and encoding happen in a thread."""
-        if self.bulk_waiting >= BULK_WAITING:
-            self.shed["overload"] = self.shed.get("overload", 0) + 1
-            self.unavailable(connection, "serving.overload", "too many large requests are waiting")
+        cost_us = hot.live.predicted_us(len(request.body))
+        most_us = min(timeout_s(request) * 1e6, BULK_TURNS * self.max_queue_us)
+        if self.bulk_waiting >= BULK_WAITING or (self.bulk_waiting and self.bulk_us > most_us):
+            self.overload(connection, self.bulk_us, "too many large requests are waiting")
             return
         self.bulk_waiting += 1
+        self.bulk_us += cost_us
         task = self.loop.create_task(self.in_bulk(hot, call, request, connection))
         task.add_done_callback(lambda _: None)
 
@@ -204,7 +212,10 @@ class Predict(State):
         try:
             if call is None:
                 reader = (hot.named or hot.live.stable).reader
-                call = await self.loop.run_in_executor(self.bulk, hot.decode, reader, request.body)
+                size = json_size(request)
+                call = await self.loop.run_in_executor(
+                    self.bulk, hot.decode, reader, request.body, size
+                )
             job = self.assign(hot, call, request, connection)
             deadline = timeout_s(request) - (time.perf_counter_ns() - request.at_ns) / 1e9
             timer = self.loop.call_later(
@@ -214,7 +225,9 @@ class Predict(State):
                 job.rescue("the canary is not loaded")
             while not job.done:
                 try:
-                    outputs, body, name = await self.loop.run_in_executor(self.bulk, compute, job)
+                    outputs, body, name = await self.loop.run_in_executor(
+                        self.away if job.engine.away else self.bulk, compute, job
+                    )
                 except EngineFailed as error:
                     late: EngineFailed | None = error
                 else:
@@ -228,6 +241,14 @@ class Predict(State):
             self.refuse(refusal, connection)
         finally:
             self.bulk_waiting -= 1
+            self.bulk_us -= hot.live.predicted_us(len(request.body))
+
+    def overload(self, connection: Connection, waiting_us: float, words: str) -> None:
+        """Say no at once, before anything is read: later would be too late for everybody."""
+        self.shed["overload"] = self.shed.get("overload", 0) + 1
+        after = max(1, round(waiting_us / 1e6))
+        body = error_body("serving.overload", words)
+        connection.answer(503, body, headers=b"retry-after: %d\r\n" % after)
 
     def refuse(self, refusal: Refusal, connection: Connection) -> None:
         """4xx: in no arm, counted apart."""
@@ -240,8 +261,7 @@ class Predict(State):
             more["row"] = first.row
         if len(refusal.findings) > 1:
             more["findings"] = [finding._asdict() for finding in refusal.findings]
-        self.ids.counter += 1
-        request = self.ids.name("", self.ids.counter)
+        request = self.ids.name("", self.ids.next())
         body = error_body(first.code, first.message, request=request, **more)
         line = b"falaj-request: %b\r\n" % request.encode()
         connection.answer(refusal.status, body, headers=line)
@@ -304,6 +324,14 @@ class Predict(State):
                 return "POST", lambda: self.named(model, version, request, connection)
             case ("predict",):
                 return "POST", lambda: self.predict(query, request, connection)
+            case ("invocations",):
+                return "POST", lambda: self.invoke(query, request, connection)
+            case ("v1", "models"):
+                return "GET", lambda: self.models(connection)
+            case ("v1", "models", model) if model.endswith(":predict"):
+                return "POST", lambda: self.instances(model[:-8], request, connection)
+            case ("v1", "models", model):
+                return "GET", lambda: self.model_ready(model, "", connection)
             case ("ground-truth", model):
                 return "POST", lambda: self.ground_truth(model, request, connection)
             case _:
@@ -331,16 +359,32 @@ class Predict(State):
         return live
 
     def predict(self, query: str, request: Request, connection: Connection) -> None:
+        self.infer(Hot(self.only(query), None, v2.decode_rows, predict_body), request, connection)
+
+    def invoke(self, query: str, request: Request, connection: Connection) -> None:
+        """MLflow's address of a scoring server."""
+        hot = Hot(self.only(query), None, decode_invocation, instances_body)
+        self.infer(hot, request, connection)
+
+    def instances(self, name: str, request: Request, connection: Connection) -> None:
+        hot = Hot(self.live(name), None, decode_instances, instances_body)
+        self.infer(hot, request, connection)
+
+    def models(self, connection: Connection) -> None:
+        names = list(self.current.models) if self.current else []
+        connection.answer(200, encode({"models": names}))
+
+    def only(self, query: str) -> Live:
+        """Return the model that a query names, or the only one. Raises Refusal."""
         models = self.current.models if self.current else {}
         asked = parse_qs(query).get("model", [])
         if not asked and len(models) != 1:
             words = f"model: say ?model=NAME; live are {', '.join(models) or 'none'}"
             raise Refusal(Finding("serving.no-model", words, "model"))
-        live = self.live(asked[0] if asked else next(iter(models)))
-        self.infer(Hot(live, None, v2.decode_rows, predict_body), request, connection)
+        return self.live(asked[0] if asked else next(iter(models)))
 
     def server(self, connection: Connection) -> None:
-        told = {"name": NAME, "version": self.version, "extensions": []}
+        told = {"name": NAME, "version": self.version, "extensions": EXTENSIONS}
         connection.answer(200, encode(told))
 
     def health(self, connection: Connection) -> None:
@@ -358,14 +402,15 @@ class Predict(State):
                 }
                 for name, live in (current.models if current else {}).items()
             },
-            "problem": self.isolated or self.problem,
+            "problem": self.trouble,
         }
         connection.answer(200 if self.ready else 503, encode(told))
 
     def model(self, name: str, version: str, connection: Connection) -> None:
         live = self.live(name, version)
         loaded = (live.version(version) if version else None) or live.stable
-        told = v2.metadata(name, live.versions, loaded.manifest.schema)
+        kind = v2.platform(loaded.manifest.runtime)
+        told = v2.metadata(name, live.versions, loaded.manifest.schema, kind)
         line = b"falaj-release: %b\r\n" % loaded.release.encode()
         connection.answer(200, encode(told), headers=line)
 
@@ -438,9 +483,18 @@ def compute(job: Job) -> tuple[Outputs, bytes, str]:
     return outputs, job.form(job.engine, job.call, outputs, name), name
 
 
+def json_size(request: Request) -> int:
+    """Bytes of JSON before binary data, -1 where there is none. Raises Refusal."""
+    told = request.headers.get(b"inference-header-content-length")
+    if told is None:
+        return -1
+    # Digits alone: two headers are joined by a comma, and a sign is no size.
+    if not told.isdigit() or len(told) > 12:
+        words = "inference-header-content-length: expected one number of bytes"
+        raise Refusal(Finding("serving.binary", words))
+    return int(told)
+
+
 def timeout_s(request: Request) -> float:
-    """Return the smaller of ten seconds and what the client asks for."""
-    asked = request.headers.get(b"falaj-timeout-ms", b"")
-    if asked.isdigit() and len(asked) < 10:
-        return min(TIMEOUT_S, int(asked) / 1000)
-    return TIMEOUT_S
+    """Seconds that the answer may take."""
+    return wait_s(request.headers.get(b"falaj-timeout-ms", b""))

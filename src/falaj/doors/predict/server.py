@@ -19,14 +19,11 @@ from falaj.base import time as clock
 from falaj.base.errors import FalajError, NotFound
 from falaj.base.files import write_atomic
 from falaj.doors.predict.http import Connection, Desk, Limits
+from falaj.doors.predict.loads import keep_seen, read_trust, seen_version
+from falaj.doors.predict.remote import Remote
 from falaj.doors.predict.routes import Predict
-from falaj.doors.predict.staging import (
-    Prepared,
-    Stage,
-    keep_seen,
-    read_trust,
-    seen_version,
-)
+from falaj.doors.predict.rpc import Rpc, RpcSettings
+from falaj.doors.predict.staging import Prepared, Stage
 from falaj.facts.releases import Trust
 from falaj.facts.serving import TrafficPlan
 from falaj.serving.counts import Tally
@@ -54,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     leave_s: float = 10.0
     reverify_s: float = 3600.0
     limits: Limits = Limits()
+    rpc: RpcSettings | None = None
 
 
 class PlanFile:
@@ -99,7 +97,7 @@ class Server:
         self.boot = os.urandom(8).hex()
         self.ids = RequestIds(self.boot)
         settings.spool.mkdir(parents=True, exist_ok=True)
-        self.stage = Stage(settings.root, settings.spool, self.ids, settings.name)
+        self.stage = Stage(settings.root, settings.spool, self.ids, settings.trust, settings.name)
         self.plan_file = PlanFile(settings.root / "plan.json")
         self.tally = Tally(self.boot)
         self.counts = CountsFile(settings.spool, self.boot)
@@ -110,6 +108,7 @@ class Server:
         self.told: dict[str, int] = {}
         self.refused_plan: bytes = b""
         self.url = ""
+        self.rpc: Rpc | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises FalajError when it cannot start."""
@@ -129,6 +128,9 @@ class Server:
         gc.set_threshold(20_000, 10, 20)  # requests leave no circles behind
         self.desk = Desk(app, self.settings.limits)
         servers = await self._listen(loop)
+        if self.settings.rpc is not None:
+            self.rpc = Rpc(app, self.settings.rpc)
+            self.rpc.start()
         self._tell()
         ticking = loop.create_task(self._ticks())
         reverifying = loop.create_task(self._reverify())
@@ -156,7 +158,7 @@ class Server:
         trust = read_trust(self.settings.trust, self.trust_version)
         if trust.version > self.trust_version:
             keep_seen(self.settings.root, trust.version)
-        self.trust_version = trust.version
+        self.trust_version = self.stage.trust_version = trust.version
         return trust
 
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Server]:
@@ -198,6 +200,7 @@ class Server:
                 "url": self.url,
                 "own_url": self.own_url,
                 "boot": self.boot,
+                "grpc": self.grpc_address,
                 "started": clock.text(self.stage.began),
                 "ticks": start_ticks(os.getpid()),
             }
@@ -205,7 +208,13 @@ class Server:
             failed = settings.root / f"{settings.name}.failed"
             failed.unlink(missing_ok=True)
         ready = {"ready": True, "url": self.url, "boot": self.boot, "live": self.app.summary()}
+        if self.rpc is not None:
+            ready["grpc"] = self.grpc_address
         print(msgspec.json.encode(ready).decode(), flush=True)
+
+    @property
+    def grpc_address(self) -> str:
+        return f"{self.rpc.settings.host}:{self.rpc.port}" if self.rpc else ""
 
     # life
 
@@ -225,6 +234,9 @@ class Server:
                 print(f"falaj: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
     def _flush(self, *, everything: bool = False) -> None:
+        self.app.take_posted()
+        if self.rpc is not None:
+            self.rpc.tick()
         self.counts.write(self.tally.changes())
         if everything:
             while self.log.flush(4096):
@@ -274,6 +286,7 @@ class Server:
         app.switch(prepared)
         app.problem = prepared.problem
         app.isolated = ""
+        app.findings.clear()
         # What the old plan held is dropped in the loader's thread, not in the loop.
         del current
         await loop.run_in_executor(self.loader, gc.collect, 0)
@@ -294,8 +307,20 @@ class Server:
                 print(f"falaj: not verified again: {error}", file=sys.stderr, flush=True)
                 continue
             if found and app.current is current:
-                app.isolated = f"isolated: {found}"
-                print(f"falaj: {app.isolated}", file=sys.stderr, flush=True)
+                self._isolate(current, found)
+
+    def _isolate(self, current: Prepared, found: dict[tuple[str, str], str]) -> None:
+        """Out of service what does not verify any more: an arm alone, or with stable this server."""
+        app = self.app
+        for (name, arm), words in found.items():
+            remote = getattr(current.models[name], arm)
+            if arm == "stable":
+                app.isolated = f"isolated: {words}"
+            elif isinstance(remote, Remote):
+                remote.condemn(f"isolated: {words}")
+            if words not in app.findings:
+                app.findings.append(words)
+                print(f"falaj: isolated: {arm}: {words}", file=sys.stderr, flush=True)
 
     # end
 
@@ -307,9 +332,12 @@ class Server:
         await asyncio.sleep(settings.drain_s)
         for server in servers:
             server.close()
+        stopped = self.rpc.stop(settings.leave_s) if self.rpc is not None else None
         self.desk.drain()
         until = time.monotonic() + settings.leave_s
-        while self.desk.busy and time.monotonic() < until:
+        while time.monotonic() < until and (
+            self.desk.busy or (stopped is not None and not stopped.is_set())
+        ):
             await asyncio.sleep(0.02)
             self.desk.drain()
         for connection in list(self.desk.connections):
@@ -317,6 +345,10 @@ class Server:
         await asyncio.sleep(0)
 
     def _leave(self) -> None:
+        for remote in self.app.remotes:
+            remote.kill()
+        self.app.away.shutdown(wait=False, cancel_futures=True)
+        self.stage.starters.shutdown(wait=False, cancel_futures=True)
         self.app.bulk.shutdown(wait=False, cancel_futures=True)
         self.loader.shutdown(wait=False, cancel_futures=True)
         self.app.disk.shutdown(wait=True)

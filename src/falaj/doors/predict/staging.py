@@ -8,27 +8,31 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Final
 
 from falaj.base.errors import FalajError, Unverified
 from falaj.base.fenclog import LogWriter
-from falaj.base.files import write_atomic
 from falaj.base.time import now
+from falaj.doors.predict.channel import start
+from falaj.doors.predict.loads import load_release, manifest_of
+from falaj.doors.predict.remote import Remote
 from falaj.facts.releases import Trust
 from falaj.facts.serving import ArmPlan, Boot, LogKey, ModelPlan, TrafficPlan
-from falaj.facts.trust import BadTrust, open_trust
-from falaj.releases.verify import load_verified, verify_release
+from falaj.releases.verify import verify_release
 from falaj.serving.counts import Histogram
 from falaj.serving.journal import write_boot
-from falaj.serving.loading import Loaded, load
+from falaj.serving.loading import Loaded
 from falaj.serving.plan import Split
 from falaj.serving.requests import RequestIds
 
-__all__ = ["Live", "Prepared", "Stage", "keep_seen", "read_trust", "seen_version"]
+__all__ = ["Live", "Prepared", "Stage"]
 
 STALE_S: Final = 3600.0
-SEEN: Final = "trust.seen"
+SHADOW_S: Final = 10.0
+BULK_US: Final = 200.0  # a request that is predicted to cost more would be felt by others
+BULK_BYTES: Final = (4 * 1024, 32 * 1024)
 
 
 class Live:
@@ -40,10 +44,11 @@ class Live:
         plan: ModelPlan,
         zone: str,
         stable: Loaded,
-        canary: Loaded | None,
+        canary: Remote | None,
         standby: Loaded | None,
         latencies: Histogram,
         server: str = "",
+        shadow: Remote | None = None,
     ) -> None:
         self.name = name
         self.plan = plan
@@ -51,10 +56,21 @@ class Live:
         self.stable = stable
         self.canary = canary
         self.standby = standby
+        self.shadow = shadow
         self.split = Split(plan, server)
         self.latencies = latencies
         self.canary_timeout_ns = plan.canary.timeout_ms * 1_000_000 if plan.canary else 0
         self.since = time.time()
+        # What a request costs before it is read: rows are guessed from its bytes.
+        first, each = stable.cost_us
+        self.base_us = 10.0 + first
+        self.byte_us = 0.01 + each / (6.0 * max(stable.reader.width, 1))
+        least, most = BULK_BYTES
+        self.bulk_bytes = int(max(least, min(most, (BULK_US - self.base_us) / self.byte_us)))
+
+    def predicted_us(self, size: int) -> float:
+        """Microseconds that a request of so many bytes is expected to cost."""
+        return self.base_us + self.byte_us * size
 
     def version(self, version: str) -> Loaded | None:
         """Return the arm that answers as this version (or release id)."""
@@ -71,38 +87,55 @@ class Live:
         return found
 
 
+Far = dict[tuple[str, str, str], Remote]  # model, arm, release
+
+
 class Prepared:
-    """A plan whose releases are all in memory. `problem`: what is missing, in words."""
+    """A plan whose releases are all loaded. `problem`: what is missing, in words.
+
+    near: models of this process by release. far: those with a process of their own.
+    """
 
     def __init__(
-        self, plan: TrafficPlan, digest: str, models: dict[str, Live], problem: str = ""
+        self, plan: TrafficPlan, digest: str, models: dict[str, Live], far: Far, problem: str = ""
     ) -> None:
         self.plan = plan
         self.digest = digest
         self.models = models
+        self.far = far
         self.problem = problem
 
     @property
-    def loaded(self) -> dict[str, Loaded]:
+    def near(self) -> dict[str, Loaded]:
         found: dict[str, Loaded] = {}
         for live in self.models.values():
-            for arm in (live.stable, live.canary, live.standby):
+            for arm in (live.stable, live.standby):
                 if arm is not None:
                     found[arm.release] = arm
         return found
+
+    @property
+    def releases(self) -> set[str]:
+        return {*self.near, *(release for _, _, release in self.far)}
 
 
 class Stage:
     """Loads releases for one process. Private copies live under `.staged` and go after the load."""
 
-    def __init__(self, root: Path, spool: Path, ids: RequestIds, server: str = "") -> None:
+    def __init__(
+        self, root: Path, spool: Path, ids: RequestIds, trust: Path, server: str = ""
+    ) -> None:
         self.root = root
+        self.trust = trust
+        self.trust_version = 0
         self.server = server
         self.spool = spool
         self.ids = ids
         self.began = now()
         self.number = 0
         self.staged = root / ".staged"
+        # A model process dies with the thread that started it: these last as long as this one.
+        self.starters = ThreadPoolExecutor(4, "starter")
         self._sweep()
 
     def prepare(
@@ -120,53 +153,126 @@ class Stage:
         canary or standby: a server that cannot load its canary must still answer as stable, and
         each request of the missing canary counts as its error.
         """
-        known = dict(current.loaded) if current else {}
-        lenient = current is None
-        problems: list[str] = []
-        models: dict[str, Live] = {}
+        known = current.near if current else {}
+        far: Far = {}
+        asked = self._begin(plan, current, folders or {})
+        try:
+            problems = self._gather(asked, far, lenient=current is None)
+            models = self._models(plan, trust, current, known, far, folders or {}, problems)
+            if plan.log_key is not None:
+                try_key(plan.log_key)
+            slots = {str(slot): release for release, slot in self.ids.slots.items()}
+            write_boot(
+                self.spool, Boot(boot=self.ids.boot, at=self.began, pid=os.getpid(), slots=slots)
+            )
+        except BaseException:
+            for future in asked.values():
+                future.add_done_callback(_end)
+            raise
+        return Prepared(plan, digest, models, far, "; ".join(problems))
+
+    def _begin(
+        self, plan: TrafficPlan, current: Prepared | None, folders: Mapping[str, Path]
+    ) -> dict[tuple[str, str, str], Future[Remote]]:
+        """Start processes of arms that need one: while they load, stable is loaded here."""
+        found: dict[tuple[str, str, str], Future[Remote]] = {}
         for name, model in plan.models.items():
-            arms: dict[str, Loaded | None] = {"stable": None, "canary": None, "standby": None}
-            for arm in arms:
+            for arm in ("canary", "shadow"):
                 planned: ArmPlan | None = getattr(model, arm)
                 if planned is None:
                     continue
-                folder = (folders or {}).get(planned.release, self.root / planned.folder)
-                try:
-                    arms[arm] = self._loaded(name, plan.environment, planned, folder, trust, known)
-                except FalajError as error:
-                    if arm == "stable" or not lenient:
-                        raise
-                    problems.append(f"{arm}: {error}")
-            stable = arms["stable"]
-            assert stable is not None  # noqa: S101 -- a plan always has one; told to mypy
+                key = (name, arm, planned.release)
+                was = current.far.get(key) if current else None
+                if was is not None and not was.condemned:
+                    found[key] = Future()
+                    found[key].set_result(was)
+                    continue
+                folder = folders.get(planned.release, self.root / planned.folder)
+                self.number += 1
+                into = self.staged / f"{self.ids.boot}-{self.number}"
+                found[key] = self.starters.submit(
+                    self._away, name, plan.environment, planned, folder, into
+                )
+        return found
+
+    def _gather(
+        self, asked: dict[tuple[str, str, str], Future[Remote]], far: Far, *, lenient: bool
+    ) -> list[str]:
+        problems = []
+        for key, future in asked.items():
+            try:
+                far[key] = future.result()
+            except FalajError as error:
+                if not lenient:
+                    raise
+                problems.append(f"{key[1]}: {error}")
+        return problems
+
+    def _away(
+        self, name: str, environment: str, planned: ArmPlan, folder: Path, into: Path
+    ) -> Remote:
+        """Start the process of one arm. Raises FalajError."""
+        manifest = manifest_of(folder, planned.release)
+        command = [
+            *("--folder", str(folder), "--trust", str(self.trust)),
+            *("--trust-version", str(self.trust_version), "--release", planned.release),
+            *("--model", name, "--environment", environment),
+        ]
+        slot = self.ids.slot(planned.release)
+        return Remote(planned.release, manifest, slot, command, into, start(command, into))
+
+    def _models(
+        self,
+        plan: TrafficPlan,
+        trust: Trust,
+        current: Prepared | None,
+        known: dict[str, Loaded],
+        far: Far,
+        folders: Mapping[str, Path],
+        problems: list[str],
+    ) -> dict[str, Live]:
+        models: dict[str, Live] = {}
+        for name, model in plan.models.items():
+
+            def here(planned: ArmPlan, name: str = name) -> Loaded:
+                folder = folders.get(planned.release, self.root / planned.folder)
+                return self._loaded(name, plan.environment, planned, folder, trust, known)
+
+            stable = here(model.stable)
+            standby = None
+            try:
+                standby = here(model.standby) if model.standby is not None else None
+            except FalajError as error:
+                if current is not None:
+                    raise
+                problems.append(f"standby: {error}")
             was = current.models.get(name) if current else None
             same = was is not None and was.stable.release == stable.release
-            latencies = was.latencies if was and same else Histogram(stable.release)
             live = Live(
                 name,
                 model,
                 plan.zone,
                 stable,
-                arms["canary"],
-                arms["standby"],
-                latencies,
+                far.get((name, "canary", model.canary.release)) if model.canary else None,
+                standby,
+                was.latencies if was and same else Histogram(stable.release),
                 self.server,
+                far.get((name, "shadow", model.shadow.release)) if model.shadow else None,
             )
+            for arm, planned in ((live.canary, model.canary), (live.shadow, None)):
+                if arm is not None:
+                    arm.timeout_s = planned.timeout_ms / 1000 if planned else SHADOW_S
             if was and same:
                 live.since = was.since
             models[name] = live
-        if plan.log_key is not None:
-            try_key(plan.log_key)
-        slots = {str(slot): release for release, slot in self.ids.slots.items()}
-        write_boot(
-            self.spool, Boot(boot=self.ids.boot, at=self.began, pid=os.getpid(), slots=slots)
-        )
-        return Prepared(plan, digest, models, "; ".join(problems))
+        return models
 
-    def verify(self, prepared: Prepared, trust: Trust) -> str:
-        """Look again at the folders of what runs; the first finding in words, or nothing."""
+    def verify(self, prepared: Prepared, trust: Trust) -> dict[tuple[str, str], str]:
+        """Look again at the folders of what runs: (model, arm) -> the first finding in words."""
+        told: dict[tuple[str, str], str] = {}
         for name, live in prepared.models.items():
-            for arm in (live.plan.stable, live.plan.canary):
+            for where in ("stable", "canary", "shadow", "standby"):
+                arm: ArmPlan | None = getattr(live.plan, where)
                 if arm is None:
                     continue
                 found = verify_release(
@@ -179,8 +285,8 @@ class Stage:
                 )
                 if not found.holds:
                     words = found.findings[0].message if found.findings else "no manifest"
-                    return f"{name} {arm.folder}: {words}"
-        return ""
+                    told[name, where] = f"{name} {arm.folder}: {words}"
+        return told
 
     def _loaded(
         self,
@@ -194,26 +300,15 @@ class Stage:
         if planned.release not in known:
             self.number += 1
             into = self.staged / f"{self.ids.boot}-{self.number}"
-            try:
-                manifest = load_verified(
-                    folder,
-                    trust,
-                    into,
-                    release_id=planned.release,
-                    now=now(),
-                    environment=environment,
-                )
-                if manifest.model != name:
-                    raise Unverified(
-                        "serving.plan-model",
-                        f"{planned.folder}: is a release of {manifest.model!r}, not of {name!r}",
-                        fix="apply the plan again from the control plane",
-                    )
-                slot = self.ids.slot(planned.release)
-                known[planned.release] = load(into, manifest, planned.release, slot)
-            finally:
-                # The engine holds its own memory; the copy has done its work.
-                shutil.rmtree(into, ignore_errors=True)
+            known[planned.release] = load_release(
+                folder,
+                trust,
+                into,
+                release=planned.release,
+                model=name,
+                environment=environment,
+                slot=self.ids.slot(planned.release),
+            )
         loaded = known[planned.release]
         if loaded.manifest.model != name:
             words = f"{planned.release}: is a release of {loaded.manifest.model!r}, not of {name!r}"
@@ -229,37 +324,12 @@ class Stage:
                     shutil.rmtree(path, ignore_errors=True)
 
 
-def read_trust(path: Path, at_least: int = 0) -> Trust:
-    """Read the trust root. Raises Unverified; an expired one is read: it verifies nothing new."""
-    try:
-        return open_trust(path.read_bytes(), now=now(), at_least=at_least, allow_expired=True)
-    except (OSError, BadTrust) as error:
-        words = error.strerror if isinstance(error, OSError) else str(error)
-        raise Unverified(
-            "serving.trust",
-            f"{path.name}: {words}",
-            why="nothing can be verified without the trust root",
-            fix="give the trust.json of the workspace that signed the release",
-        ) from None
-
-
-def seen_version(root: Path) -> int:
-    """The newest trust root that was ever obeyed here; older ones are refused after a start, too."""
-    try:
-        return int((root / SEEN).read_text(encoding="ascii"))
-    except FileNotFoundError:
-        return 0
-    except (OSError, ValueError) as error:
-        raise Unverified(
-            "serving.trust",
-            f"{SEEN}: {error}",
-            why="it says which trust root was the newest that was obeyed here",
-            fix="write the number of the newest trust.json into it",
-        ) from None
-
-
-def keep_seen(root: Path, version: int) -> None:
-    write_atomic(root / SEEN, str(version).encode())
+def _end(future: Future[Remote]) -> None:
+    """Nobody will ask this process: the plan was refused. One that answers already is left alone."""
+    if not future.cancelled() and future.exception() is None:
+        remote = future.result()
+        if remote.started is not None:
+            remote.kill()
 
 
 def try_key(key: LogKey) -> None:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
+from typing import Final
 
 from falaj.base.digests import short
+from falaj.doors.predict.remote import Remote
 from falaj.doors.predict.staging import Prepared
 from falaj.serving.batching import Turn
 from falaj.serving.counts import Tally
@@ -15,6 +18,8 @@ from falaj.serving.requests import RequestIds
 from falaj.serving.spool import LogRow
 
 __all__ = ["State"]
+
+POSTED: Final = 64
 
 
 class State:
@@ -40,16 +45,47 @@ class State:
         self.shed: dict[str, int] = {}
         self.refusals: dict[str, int] = {}
         self.failures = 0
+        self.rescued: dict[str, int] = {}  # by what the canary lacked
+        self.unshown: dict[str, int] = {}  # not shown to the shadow, by reason
         self.last_failure = ""
         self.problem = ""
         self.isolated = ""
+        self.findings: list[str] = []  # what did not verify any more, arm by arm
+        self.remotes: list[Remote] = []
+        self.shadows = Turn(loop.call_soon)
+        self.max_queue_us = 50_000.0
         self.draining = False
         self.flushing = False
+        self.posted: deque[Callable[[], None]] = deque()
+        self.woken = False
         self.plan_since = time.time()
 
     @property
     def ready(self) -> bool:
         return self.current is not None and not self.draining and not self.isolated
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong, in words: of this server, of its plan, of the processes of its arms."""
+        told = [self.isolated or self.problem]
+        for (name, arm, _), remote in self.current.far.items() if self.current else ():
+            if remote.problem and not self.isolated:
+                told.append(f"{name} {arm}: {remote.problem}")
+        return "; ".join(words for words in told if words)
+
+    def post(self, account: Callable[[], None]) -> None:
+        """Leave for the loop what only the loop may change; from any thread. Looked at each tick."""
+        self.posted.append(account)
+        if len(self.posted) > POSTED and not self.woken:
+            self.woken = True
+            self.loop.call_soon_threadsafe(self.take_posted)
+
+    def take_posted(self) -> None:
+        """Do what was left here, in its order."""
+        self.woken = False
+        posted = self.posted
+        for _ in range(len(posted)):
+            posted.popleft()()
 
     def answered(
         self,

@@ -15,8 +15,11 @@ __all__ = ["command"]
     help="The trust root; the workspace's own when not said.",
 )
 @click.option("--port", default=8080, show_default=True, help="0 takes a free one.")
+@click.option("--grpc-port", type=int, help="Serve gRPC with reflection, too; 0 takes a free port.")
 @click.pass_context
-def command(ctx: click.Context, folder: str, trust: str | None, port: int) -> None:
+def command(
+    ctx: click.Context, folder: str, trust: str | None, port: int, grpc_port: int | None
+) -> None:
     """Serve one release folder; the data plane alone.
 
     Nothing is loaded whose digests or signature do not hold.
@@ -24,7 +27,7 @@ def command(ctx: click.Context, folder: str, trust: str | None, port: int) -> No
     \b
     Examples:
       falaj serve .falaj/releases/flight-delay/1.0.0
-      falaj serve release/ --trust trust.json --port 9000
+      falaj serve release/ --trust trust.json --port 9000 --grpc-port 9001
     """
     from pathlib import Path
 
@@ -32,4 +35,4 @@ def command(ctx: click.Context, folder: str, trust: str | None, port: int) -> No
     from falaj.doors.predict.main import serve_folder
 
     root = Path(trust) if trust else find_root(Path(folder)) / STATE / "keys" / "trust.json"
-    ctx.exit(serve_folder(Path(folder), root, port))
+    ctx.exit(serve_folder(Path(folder), root, port, grpc_port))
