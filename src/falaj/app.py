@@ -192,7 +192,8 @@ def private_keys(project: Project, root: Path) -> PrivateKeys | None:
 
 def sandbox_of(*, seconds: float, memory_mb: int) -> Sandbox:
     """Where pickles of others are converted. Needs no project."""
-    from falaj.links.bubblewrap.sandbox import Bubblewrap, Limits
+    from falaj.base.sandbox import Limits
+    from falaj.links.bubblewrap.sandbox import Bubblewrap
 
     return Bubblewrap(limits=Limits(seconds=seconds, memory_mb=memory_mb))
 
