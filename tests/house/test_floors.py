@@ -141,7 +141,7 @@ HEAVY = {  # package -> where it may be imported at all
         "testing.py",
     ),
     "sklearn": ("links/frames/", "pipelines/", "evaluation/"),
-    "deltalake": ("links/delta/",),
+    "deltalake": ("links/delta/", "links/arrow/"),
     "duckdb": ("links/duckdb/",),
     "mlflow": ("serving/runtimes/child.py",),
     "feast": ("links/feast/child.py",),

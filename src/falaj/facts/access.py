@@ -47,6 +47,7 @@ class Action(enum.StrEnum):
     PUSH_RELEASE = "push-release"
     SIGN_RELEASE = "sign-release"
     WITNESS_LOG = "witness-log"
+    SCORE = "score"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

@@ -24,6 +24,8 @@ READ_ONLY = (
     "falaj up --port 9000 --no-worker",
     "falaj serve .falaj/releases/flight-delay/1.0.0",
     "falaj serve release/ --trust trust.json --port 9000",
+    "falaj score 1.0.0 flights.parquet scored --keep id",
+    "falaj score release/ rows.csv scored --trust trust.json --max-rejected 10 --format csv",
     "falaj worker --duty rollouts --duty monitors",
     "falaj release push 1.0.0 oci://127.0.0.1:5000/team/delay",
     "falaj release push 1.0.0 oci://r.example/team/delay:stable --move-tag",

@@ -43,6 +43,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "drift": ("Operate", "Show how far live inputs have moved from training."),
     "who-was-live": ("Operate", "Tell which release answered at a time."),
     "serve": ("Operate", "Serve one release folder; the data plane alone."),
+    "score": ("Operate", "Answer a whole table with one release, part by part, resumably."),
     "worker": ("Operate", "Reconcile rollouts, monitors and proposals."),
     "verify": ("Trust", "Check an evidence pack or a release folder, offline."),
     "scan": ("Trust", "Look for known vulnerabilities, licences and secrets, offline."),
