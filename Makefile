@@ -54,7 +54,7 @@ lock: env ## Pin again what pyproject.toml asks for: make lock [UPGRADE=1].
 	for part in $(basename $(notdir $(wildcard requirements/parts/*.in))); do \
 		$(COMPILE) pyproject.toml --extra data --extra sklearn --group test --group build requirements/parts/$$part.in \
 			-o requirements/parts/$$part.txt || exit 1; done
-	for peer in mlflow modelsigning zenml pandera pointblank greatexpectations evidently hamilton flyte flyteframes prefect zenmlframes kedro dvc metaflow; do \
+	for peer in mlflow modelsigning zenml pandera pointblank greatexpectations evidently hamilton flyte flyteframes prefect zenmlframes kedro dvc metaflow fastapi mlflowserve mlserver litserve rayserve bentoml kserve; do \
 		$(COMPILE) bench/requirements/$$peer.in -o bench/requirements/$$peer.txt || exit 1; done
 
 clean: ## Forget everything that was made here.

@@ -10,6 +10,8 @@ NAMES = {
     "data": "twenty checks on 3.4 million flights, against a hand-written query and three tools",
     "pipelines": "cost, cache and code changes of pipelines, against seven engines",
     "releases": "sign, verify, seal 1 GB, against hashing alone, a plain copy and model_signing",
+    "serving": "CPU of a request, memory, start, against seven servers and an echo",
+    "batch": "millions of rows through a release, against MLflow pyfunc and Ray Data",
     "startup": "CPU of --help, status and import, against MLflow and ZenML",
     "journey": "wall and CPU of each stage of the demo",
     "steps": "what the engine costs a step, cold and cached, without a process around it",

@@ -200,6 +200,8 @@ HAPPENINGS = {
         "a release lies whole in a place of others",
         "address, region, digest there, tag",
     ),
+    "release.scoring": ("release", "a release is about to answer a whole table", "last words of input and output"),
+    "release.scored": ("release", "a release has answered a whole table", "job, digests of input and output, rows, rejected"),
     "release.created": ("release", "a release was built and signed", "version, evidence, run, report"),
     "change.opened": ("change", "somebody, or a retraining, asked for a change", "release, evidence, risk"),
     "change.approval-retracted": ("change", "somebody took an own approval back", "approval, release, evidence"),

@@ -53,11 +53,13 @@ if TYPE_CHECKING:
     from falaj.journeys.imports import Asked
     from falaj.journeys.measures import OwnMetrics
     from falaj.journeys.retrain import Due
+    from falaj.journeys.score import Tasks
     from falaj.journeys.watch import Watch
     from falaj.links.s3.client import Bucket
     from falaj.ports.measures import Measures
     from falaj.ports.mirrors import Converter, Mirror, Registry
     from falaj.ports.remotes import Remote
+    from falaj.ports.rows import RowFormats
     from falaj.ports.sandbox import Sandbox
     from falaj.ports.signer import PrivateKeys
     from falaj.ports.witness import Witness
@@ -179,6 +181,32 @@ def calendar(file: Path, timezone: str) -> Sequence[Freeze]:
     return read_calendar(file, timezone)
 
 
+def row_formats() -> RowFormats:
+    """Tables of any size: files of this machine, and lakes."""
+    from falaj.links.arrow.formats import ArrowFormats
+
+    return ArrowFormats()
+
+
+def cluster_tasks(project: Project, root: Path) -> Tasks:
+    """Parts of a batch job on the nodes of the project's Ray cluster."""
+    table = project.links.ray
+    if table is None:
+        raise FalajError(
+            "score.no-cluster",
+            "falaj.toml names no cluster",
+            why="--engine ray makes parts on the nodes of a Ray cluster",
+            fix="write its address, region and token_file into [links.ray], or leave --engine out",
+        )
+    from falaj.links.ray.parts import RayTasks
+
+    return RayTasks(
+        address=table.address,
+        token_file=root / table.token_file,
+        entry="falaj.doors.worker.scoring:piece",
+    )
+
+
 def secret(path: Path) -> bytes:
     """32 random bytes that stay, readable by this user only."""
     if not path.exists():
@@ -199,7 +227,8 @@ def private_keys(project: Project, root: Path) -> PrivateKeys | None:
 
 def sandbox_of(*, seconds: float, memory_mb: int) -> Sandbox:
     """Where pickles of others are converted. Needs no project."""
-    from falaj.links.bubblewrap.sandbox import Bubblewrap, Limits
+    from falaj.base.sandbox import Limits
+    from falaj.links.bubblewrap.sandbox import Bubblewrap
 
     return Bubblewrap(limits=Limits(seconds=seconds, memory_mb=memory_mb))
 

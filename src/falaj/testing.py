@@ -50,18 +50,26 @@ class TrainedModel:
     a Polars frame, a dict of columns, or a list of dicts; columns beside the features are ignored.
     """
 
-    def __init__(self, onnx: bytes, schema: Schema, threshold: float | None, *, tree: str) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, bytes],
+        schema: Schema,
+        threshold: float | None,
+        *,
+        tree: str,
+        runtime: str = "onnx",
+    ) -> None:
         self.schema = schema
         self.threshold = threshold
         self.tree = tree
         self.features = tuple(column.name for column in schema.inputs[0].columns)
-        self._onnx = onnx
+        self._files, self._runtime = files, runtime
 
     @cached_property
     def _score(self) -> Any:
         from falaj.serving.runtimes.scoring import scorer
 
-        return scorer(self._onnx, self.schema)
+        return scorer(self._files, self.schema, runtime=self._runtime)
 
     def predict(self, rows: Any) -> NDArray[np.float64]:
         """Scores, shape (n,). A missing value is null or NaN."""
@@ -161,8 +169,12 @@ class PipelineRun:
         from falaj.pipelines.model import describe
 
         said = describe(self._result, self._blobs)
-        onnx = self._blobs.get(self._result.files["model/model.onnx"])
-        return TrainedModel(onnx, said.schema, said.threshold, tree="")
+        files = {
+            path.removeprefix("model/"): self._blobs.get(digest)
+            for path, digest in self._result.files.items()
+            if path.startswith("model/")
+        }
+        return TrainedModel(files, said.schema, said.threshold, tree="", runtime=said.runtime)
 
     def held_out(self) -> pl.DataFrame:
         """The rows that the model was not trained on: its features, `y`, columns to group by."""
@@ -389,8 +401,10 @@ class Workshop:
             pytest.fail(f"{what}; make one: falaj run", pytrace=False)
         model = found[0]
         blobs, _ = artifacts(self.project, self.root / STATE)
-        onnx = blobs.get(model.files["model.onnx"])
-        return TrainedModel(onnx, model.schema, model.threshold, tree=model.tree)
+        files = {name: blobs.get(digest) for name, digest in model.files.items()}
+        return TrainedModel(
+            files, model.schema, model.threshold, tree=model.tree, runtime=model.runtime
+        )
 
     @property
     def model(self) -> TrainedModel:

@@ -9,7 +9,8 @@ import pytest
 
 import parts
 from falaj.base.errors import FalajError
-from falaj.links.bubblewrap.sandbox import Bubblewrap, Limits, absent, name_of
+from falaj.base.sandbox import Limits, absent, name_of
+from falaj.links.bubblewrap.sandbox import Bubblewrap
 
 SMALL = Limits(memory_mb=512, seconds=20, file_mb=1, files=64)
 

@@ -19,7 +19,7 @@ FAMILY = {
 
 ROOMS = {
     "access", "api", "audit", "changes", "cli", "compliance", "config", "data", "demo",
-    "evaluation", "imports", "keys", "learning", "monitoring", "pipelines", "releases", "remote", "rollouts", "runs", "scans", "serving", "stats",
+    "evaluation", "imports", "keys", "learning", "monitoring", "pipelines", "releases", "remote", "rollouts", "runs", "scans", "score", "serving", "stats",
     "store", "target", "testing", "tracking",
 }  # fmt: skip
 FILES = {"json", "pkl", "toml", "md", "parquet", "db", "cedar", "py", "txt", "csv", "yaml", "jsonl"}

@@ -15,9 +15,10 @@ import pytest
 import parts
 from falaj.base import digests
 from falaj.base.errors import FalajError
+from falaj.base.sandbox import Limits, absent
 from falaj.evaluation.security import Format, decide
 from falaj.journeys.convert import Asked, convert
-from falaj.links.bubblewrap.sandbox import Bubblewrap, Limits, absent
+from falaj.links.bubblewrap.sandbox import Bubblewrap
 
 
 @pytest.fixture(scope="session")

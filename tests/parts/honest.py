@@ -281,5 +281,6 @@ def files():
         "arrow of Polars": ("arrow", arrow_file()),
         "json": ("json", b'{"columns": ["a", "b"], "threshold": 0.5, "note": "\\"x\\": 1"}'),
         "json list": ("json", b" [1, 2.5, {}]\n"),
+        "code": ("python", b"# falaj: code of a model\ndef predict(inputs):\n    return inputs\n"),
         "json in Arabic": ("json", '{"اسم": "فلج"}'.encode()),
     }

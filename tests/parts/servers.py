@@ -149,16 +149,21 @@ class House:
         sign=True,
         threshold="0.5",
         task="binary-classification",
+        runtime="onnx",
+        files=None,
     ):
-        file = self.base / f"{model}-{version}.onnx"
-        file.write_bytes(graph() if onnx_bytes is None else onnx_bytes)
+        given = files or {"model.onnx": graph() if onnx_bytes is None else onnx_bytes}
+        placed = {}
+        for name, data in given.items():
+            placed[name] = self.base / f"{model}-{version}-{name.replace('/', '-')}"
+            placed[name].write_bytes(data)
         folder = self.base / "made" / f"{model}-{version}"
         reference = {} if probes is None else {"probes.json": json.dumps(probes).encode()}
         manifest = build(
             folder,
             model=model,
             version=version,
-            runtime="onnx",
+            runtime=runtime,
             task=task,
             schema=schema,
             threshold=threshold,
@@ -167,7 +172,7 @@ class House:
             datasets=(),
             label=Label(),
             created=datetime.now(UTC),
-            model_files={"model.onnx": file},
+            model_files=placed,
             environment_lock=b"",
             reference=reference,
             card="# delay\n",

@@ -52,6 +52,7 @@ class Action(enum.StrEnum):
     RETRACT = "retract"
     REVIEW = "review"
     PREAPPROVE = "preapprove"
+    SCORE = "score"
 
 
 class Principal(Fact, frozen=True, kw_only=True):

@@ -32,7 +32,7 @@ from falaj.facts.wire import decode, digest
 from falaj.ports.ground import Ground
 from falaj.ports.prober import Timing
 from falaj.releases import build, sign
-from falaj.serving.runtimes.scoring import scorer
+from falaj.serving.runtimes import scoring
 from falaj.stats.metrics import BINARY, MULTICLASS
 
 if TYPE_CHECKING:
@@ -289,13 +289,17 @@ def made_checks(
     assert ground.own_checks is not None  # noqa: S101 the caller looked
     with TemporaryDirectory(dir=ground.state) as scratch:
         folder = Path(scratch)
-        ground.blobs.copy(model.files["model.onnx"], folder / "model.onnx")
+        for name, digest in model.files.items():
+            path = folder / "model" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            ground.blobs.copy(digest, path)
         ground.blobs.copy(model.evaluation, folder / "rows.parquet")
         order = {
             "root": str(ground.root),
             "checks": checks,
             "schema": model.schema,
             "many": model.task == MULTICLASS,
+            "runtime": model.runtime,
         }
         (folder / "order.json").write_bytes(msgspec.json.encode(order))
         return ground.own_checks(folder, checks, ground.project.gates.checks_timeout_s)
@@ -340,8 +344,7 @@ def champion_of(ground: Ground, model: str) -> tuple[Release | None, Any]:
 
 
 def scorer_of(ground: Ground, model: ModelVersion) -> Scorer:
-    onnx = ground.blobs.get(model.files["model.onnx"])
-    return scorer(onnx, model.schema, many=model.task == MULTICLASS)
+    return scoring.scorer_of(ground.blobs, model, many=model.task == MULTICLASS)
 
 
 def contract_reports(ground: Ground, run: Run) -> tuple[ContractReport, ...]:
@@ -387,7 +390,7 @@ def security_checks(ground: Ground, model: ModelVersion) -> list[CheckResult]:
     with TemporaryDirectory(dir=ground.state) as scratch:
         files = {}
         for name, digest_ in model.files.items():
-            files[name] = Path(scratch, name)
+            files[name] = Path(scratch, digests.short(digest_))
             ground.blobs.copy(digest_, files[name])
         loads = RUNTIMES.get(model.runtime, frozenset())
         return list(security.check_model_files(files, allow=loads))

@@ -17,7 +17,7 @@ from falaj.facts.models import AliasMove, ModelVersion
 from falaj.facts.releases import Release
 from falaj.facts.wire import decode, encode
 from falaj.ports.ground import Ground
-from falaj.serving.runtimes.scoring import scorer
+from falaj.serving.runtimes.scoring import scorer_of
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,7 +55,7 @@ def explain(ground: Ground, run: str, question: Question) -> Explanation:
             x,
             y,
             columns,
-            scorer(ground.blobs.get(model.files["model.onnx"]), model.schema),
+            scorer_of(ground.blobs, model),
             metric=question.metric,
             threshold=HALF if model.threshold is None else model.threshold,
             subject=model.tree,
@@ -96,7 +96,7 @@ def compare(ground: Ground, run: str, other: str) -> Comparison:
                 fix="compare with a model of the same columns",
             )
         ground.tell(f"compare: {len(y):,} rows through {one.id}")
-        score = scorer(ground.blobs.get(one.files["model.onnx"]), one.schema)
+        score = scorer_of(ground.blobs, one)
         scores.append(score(np.ascontiguousarray(x[:, [columns.index(c) for c in theirs]])))
     found = comparison.compare(
         y,

@@ -39,7 +39,7 @@ from falaj.releases import build, diff, evidence, sign, verify, witnessed
 from falaj.releases.card import card
 from falaj.releases.cardpage import LANGUAGES, card_page, speaker
 from falaj.releases.mlbom import mlbom, trouble
-from falaj.serving.runtimes.scoring import scorer
+from falaj.serving.runtimes.scoring import scorer_of
 
 __all__ = [
     "CARDS",
@@ -291,7 +291,7 @@ def sketches_of(ground: Ground, model: ModelVersion) -> tuple[Sketch, ...]:
         return ()
     columns = [column.name for column in model.schema.inputs[0].columns]
     x = frame.select(columns).to_numpy().astype(np.float32, order="C")
-    score = scorer(ground.blobs.get(model.files["model.onnx"]), model.schema)(x)
+    score = scorer_of(ground.blobs, model)(x)
     if score.shape != y.shape or not np.isfinite(score).all():
         return ()
     return (sketch(y, score, model.id),)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["contracts", "explain", "named", "recorded", "run"]
 
-ONNX: Final = "model/"
+FOLDER: Final = "model/"
 MEMO: Final = "contract-report/1"
 PROBES: Final = 64
 
@@ -430,13 +430,14 @@ def frozen_reference(ground: Ground, done: Run) -> dict[str, str] | None:
     said = describe(done.result, ground.blobs)
     rows = pl.read_parquet(ground.blobs.get(done.result.files["reference.parquet"]))
     x = rows.select(said.features).to_numpy().astype("float32", order="C")
-    score = scorer(ground.blobs.get(done.result.files["model/model.onnx"]), said.schema)
+    files = {
+        path.removeprefix(FOLDER): ground.blobs.get(digest)
+        for path, digest in done.result.files.items()
+        if path.startswith(FOLDER)
+    }
+    score = scorer(files, said.schema, runtime=said.runtime)
     many = said.task == "multiclass-classification"
-    answers = (
-        scorer(ground.blobs.get(done.result.files["model/model.onnx"]), said.schema, many=True)
-        if many
-        else score
-    )
+    answers = scorer(files, said.schema, many=True, runtime=said.runtime) if many else score
     weeks = (
         rows["at"].dt.truncate("1w").rank("dense").to_numpy().astype("int64")
         if "at" in rows.columns
@@ -460,9 +461,9 @@ def model_version(ground: Ground, done: Run, number: int, frozen: dict[str, str]
     assert done.result is not None  # noqa: S101 frozen_reference made sure
     said = describe(done.result, ground.blobs)
     files = {
-        path.removeprefix(ONNX): digest
+        path.removeprefix(FOLDER): digest
         for path, digest in done.result.files.items()
-        if path.startswith(ONNX)
+        if path.startswith(FOLDER)
     }
     return ModelVersion(
         id=f"{done.model}/{number}",
@@ -471,7 +472,7 @@ def model_version(ground: Ground, done: Run, number: int, frozen: dict[str, str]
         run=done.id,
         tree=digests.of_tree(files),
         files=files,
-        runtime="onnx",
+        runtime=said.runtime,
         task=said.task,
         schema=said.schema,
         threshold=said.threshold,

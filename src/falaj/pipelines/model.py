@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 
 from falaj.base import digests
+from falaj.base.paths import trouble
 from falaj.facts import wire
+from falaj.facts.formats import MARK, RUNTIMES
 from falaj.facts.models import Column, Datatype, Schema, Tensor
 from falaj.facts.runs import Artifact
 from falaj.pipelines.codecs import plain_value
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Described", "Model", "ModelCodec", "describe"]
 
-ONNX: Final = "model/model.onnx"
+FOLDER: Final = "model/"
 SCHEMA: Final = "schema.json"
 TEST: Final = "evaluation.parquet"
 REFERENCE: Final = "reference.parquet"
@@ -39,7 +41,7 @@ class Model:
     """A trained model with all that its gates need.
 
     Args:
-        onnx: the model, ONNX bytes.
+        onnx: the model, ONNX bytes; not needed when `files` are given.
         schema: a `falaj.facts.models.Schema`, or its short form for one table in, one tensor out:
             `{"input": "x", "columns": {"distance": {"minimum": 0, "unit": "mi"}}, "output": "p"}`.
             A column may say nullable, minimum, maximum, unit.
@@ -49,14 +51,18 @@ class Model:
         threshold: binary classification: the answer is positive when the score is above.
         reference: rows of the features as trained on; frozen histogram edges come from them.
         test: held-out rows: the features, `y`, and any columns to group by.
-        parity: how well the ONNX model repeats the trained one, such as rows and max_abs_diff.
+        parity: how well the stored model repeats the trained one, such as rows and max_abs_diff.
+        runtime: what serves it: onnx, linear, xgboost, lightgbm, skops, or in a sandbox python,
+            torch, pyfunc.
+        files: of the model's folder, by name, for runtimes other than onnx. Python code is marked
+            as such in its first line, and loaded by a runtime that runs it in a sandbox alone.
 
     Raises BadValue: a column is missing, or there is nothing to measure with.
     """
 
     def __init__(
         self,
-        onnx: bytes,
+        onnx: bytes = b"",
         *,
         schema: Schema | Mapping[str, Any],
         task: str = "binary-classification",
@@ -64,8 +70,12 @@ class Model:
         reference: pl.DataFrame,
         test: pl.DataFrame,
         parity: Mapping[str, Any] | None = None,
+        runtime: str = "onnx",
+        files: Mapping[str, bytes] | None = None,
     ) -> None:
         self.onnx = bytes(onnx)
+        self.runtime = runtime
+        self.files = {"model.onnx": self.onnx} if runtime == "onnx" else marked(files or {})
         self.schema = _schema(schema)
         self.task = task
         self.threshold = None if threshold is None else float(threshold)
@@ -74,14 +84,60 @@ class Model:
         self.parity: dict[str, Any] = plain_value(dict(parity or {}), Any)
         self._check()
 
+    @classmethod
+    def of(
+        cls,
+        fitted: Any,
+        *,
+        schema: Schema | Mapping[str, Any],
+        reference: pl.DataFrame,
+        test: pl.DataFrame,
+        task: str = "binary-classification",
+        threshold: float | None = None,
+        runtime: str = "",
+    ) -> Model:
+        """Pack a fitted model of scikit-learn, XGBoost or LightGBM, with proof that it answers the same.
+
+        Linear pipelines of scikit-learn become one product of matrices, imputer and scalers folded
+        in; boosters keep their own files. Others: export to ONNX, or say runtime="skops".
+
+        Raises BadValue: it cannot be packed, or the packed model answers otherwise than `fitted`.
+        """
+        from falaj.pipelines.packing import packed, repeated
+
+        known = _schema(schema)
+        columns = [column for tensor in known.inputs for column in tensor.columns]
+        names = [column.name for column in columns]
+        made = packed(fitted, names, runtime)
+        model = cls(
+            schema=known,
+            task=task,
+            threshold=threshold,
+            reference=reference,
+            test=test,
+            runtime=made.runtime,
+            files=made.files,
+        )
+        gaps = [at for at, column in enumerate(columns) if column.nullable]
+        frames = (reference.select(names), test.select(names))
+        model.parity = plain_value(repeated(fitted, made, frames, gaps), Any)
+        return model
+
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the input columns, in the model's order."""
         return _features(self.schema)
 
     def _check(self) -> None:
-        if not self.onnx:
+        if self.runtime not in RUNTIMES:
+            raise BadValue(f"runtime: got {self.runtime!r}, expected {', '.join(RUNTIMES)}")
+        if self.runtime == "onnx" and not self.onnx:
             raise BadValue("onnx: got no bytes")
+        if not self.files or not all(self.files.values()):
+            raise BadValue("files: got no bytes")
+        for name in self.files:
+            if words := trouble(name):
+                raise BadValue(f"files: the name {name!r} {words}")
         if self.task not in TASKS:
             raise BadValue(f"task: got {self.task!r}, expected one of {', '.join(TASKS)}")
         if not self.features:
@@ -99,6 +155,16 @@ class Model:
                 raise BadValue(f"{name}: column {missing[0]!r} is missing")
             if not frame.height:
                 raise BadValue(f"{name}: has no rows")
+
+
+def marked(files: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Python code says in its first line that it is code: files are known by what they hold."""
+    return {
+        name: MARK + bytes(data)
+        if name.endswith(".py") and not data.startswith(MARK)
+        else bytes(data)
+        for name, data in files.items()
+    }
 
 
 def _features(schema: Schema) -> tuple[str, ...]:
@@ -153,6 +219,7 @@ class Described(NamedTuple):
     features: tuple[str, ...]
     groups: tuple[str, ...]
     files: dict[str, str]
+    runtime: str = "onnx"
 
 
 def describe(artifact: Artifact, blobs: Blobs) -> Described:
@@ -166,11 +233,12 @@ def describe(artifact: Artifact, blobs: Blobs) -> Described:
         features=tuple(meta["features"]),
         groups=tuple(meta["groups"]),
         files=dict(artifact.files),
+        runtime=meta.get("runtime", "onnx"),
     )
 
 
 class ModelCodec:
-    """A folder tree: model/model.onnx, schema.json, evaluation and reference rows, meta.json."""
+    """A folder tree: the files of model/, schema.json, evaluation and reference rows, meta.json."""
 
     def __init__(self, frames: Codec) -> None:
         self._frames = frames
@@ -193,8 +261,10 @@ class ModelCodec:
             "groups": [c for c in value.test.columns if c not in {*value.features, "y"}],
             "rows": {"test": value.test.height, "reference": value.reference.height},
         }
+        if value.runtime != "onnx":
+            meta["runtime"] = value.runtime
         texts = {
-            ONNX: value.onnx,
+            **{f"{FOLDER}{path}": data for path, data in value.files.items()},
             SCHEMA: msgspec.json.encode(value.schema, order="sorted"),
             META: json.dumps(meta, sort_keys=True, allow_nan=False, separators=(",", ":")).encode(),
         }
@@ -219,12 +289,19 @@ class ModelCodec:
             )
             return self._frames.read(kept, pl.DataFrame, blobs)
 
+        files = {
+            path.removeprefix(FOLDER): blobs.get(digest)
+            for path, digest in artifact.files.items()
+            if path.startswith(FOLDER)
+        }
         return kind(
-            blobs.get(artifact.files[ONNX]),
+            files.get("model.onnx", b""),
             schema=said.schema,
             task=said.task,
             threshold=said.threshold,
             reference=rows(REFERENCE),
             test=rows(TEST),
             parity=said.parity,
+            runtime=said.runtime,
+            files=files,
         )

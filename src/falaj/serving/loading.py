@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol
 
@@ -14,8 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from falaj.base.errors import Unverified
-from falaj.facts.formats import RUNTIMES
-from falaj.facts.models import Datatype, Tensor
+from falaj.facts.models import Datatype, Schema, Tensor
 from falaj.facts.releases import Manifest
 from falaj.serving.schema import DTYPES, Reader, Rows, concatenate
 
@@ -181,22 +180,20 @@ class Loaded:
 
 
 def load(
-    folder: Path, manifest: Manifest, release: str, slot: int, make: type[Any] | None = None
+    folder: Path,
+    manifest: Manifest,
+    release: str,
+    slot: int,
+    make: Callable[[Path, Schema], Any] | None = None,
 ) -> Loaded:
     """Load a verified folder, warm it, compare probe rows. Raises Unverified.
 
     `make(folder, schema)` builds the runtime; without it the manifest's runtime decides.
     """
     if make is None:
-        if manifest.runtime not in RUNTIMES:
-            raise Unverified(
-                "serving.runtime",
-                f"release.json: runtime: got {manifest.runtime!r}, expected {' or '.join(RUNTIMES)}",
-                fix="export the model to ONNX",
-            )
-        from falaj.serving.runtimes.onnx import OnnxModel
+        from falaj.serving.runtimes.choice import maker
 
-        make = OnnxModel
+        make = maker(manifest.runtime)
     loaded = Loaded(release, manifest, make(folder / "model", manifest.schema), slot)
     try:
         _warm(loaded)

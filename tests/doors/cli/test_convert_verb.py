@@ -9,7 +9,7 @@ import numpy as np
 
 import parts
 from falaj.base.errors import Exit
-from falaj.links.bubblewrap.sandbox import absent
+from falaj.base.sandbox import absent
 
 
 def test_a_pickle_is_converted(here, tmp_path):

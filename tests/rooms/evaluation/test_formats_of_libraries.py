@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 import parts
+from falaj.base.sandbox import absent
 from falaj.evaluation.formats.foreign import admitted
 from falaj.evaluation.security import Format, Quarantine, decide
-from falaj.links.bubblewrap.sandbox import absent
 
 CHILD = Path(__file__).parents[2] / "parts" / "formats_child.py"
 KINDS = {

@@ -157,7 +157,8 @@ def ordered(tmp_path, *names):
         [helper.make_tensor_value_info("p", TensorProto.FLOAT, ["n", 1])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
-    (folder / "model.onnx").write_bytes(model.SerializeToString())
+    (folder / "model").mkdir()
+    (folder / "model" / "model.onnx").write_bytes(model.SerializeToString())
     pl.DataFrame({"a": [0.1], "b": [0.3], "y": [1], "town": ["n"]}).write_parquet(
         folder / "rows.parquet"
     )

@@ -38,7 +38,7 @@ def test_verify_names_the_file_that_the_runtime_does_not_load(make_release):
     assert "is quarantined" in found[0]["message"]
 
 
-@pytest.mark.parametrize("runtime", [*sorted(set(FORMATS) - set(RUNTIMES)), "pickle", "pyfunc", ""])
+@pytest.mark.parametrize("runtime", [*sorted(set(FORMATS) - set(RUNTIMES)), "pickle", "joblib", ""])
 def test_the_server_loads_no_runtime_beside_the_table(tmp_path, runtime):
     manifest = SimpleNamespace(runtime=runtime)
     with pytest.raises(Unverified) as refused:

@@ -1,6 +1,6 @@
 """Entry of a process that runs a project's own checks: `python -m falaj.doors.worker.checks FOLDER`.
 
-FOLDER holds order.json, model.onnx and rows.parquet; the results are left there as results.json.
+FOLDER holds order.json, model/ and rows.parquet; the results are left there as results.json.
 """
 
 from __future__ import annotations
@@ -23,7 +23,13 @@ def main() -> None:
     folder = Path(sys.argv[1])
     order = msgspec.json.decode((folder / "order.json").read_bytes())
     schema = msgspec.convert(order["schema"], Schema)
-    score = scorer((folder / "model.onnx").read_bytes(), schema, many=order["many"])
+    home = folder / "model"
+    files = {
+        path.relative_to(home).as_posix(): path.read_bytes()
+        for path in home.rglob("*")
+        if path.is_file()
+    }
+    score = scorer(files, schema, many=order["many"], runtime=order.get("runtime", "onnx"))
     results = run_checks(
         order["checks"],
         Path(order["root"]),

@@ -10,7 +10,17 @@ import stat
 from pathlib import Path
 from typing import Final
 
-from falaj.evaluation.formats import arrays, arrow, boosters, configs, onnx, pickles, skops, torch
+from falaj.evaluation.formats import (
+    arrays,
+    arrow,
+    boosters,
+    code,
+    configs,
+    onnx,
+    pickles,
+    skops,
+    torch,
+)
 from falaj.evaluation.formats import safetensors as tensors
 from falaj.evaluation.formats.verdict import MOST_BYTES, Format, Quarantine, Refused
 from falaj.evaluation.formats.zips import Archive
@@ -100,6 +110,8 @@ def judged(data: bytes, size: int) -> Format:
         raise Refused("it is a pickle, which runs code when it is loaded")
     if data[IN_TAR] == b"ustar":
         raise Refused("it is an archive (tar), as torch wrote models long ago")
+    if code.begins(data):
+        return code.judge(data)
     if data.startswith(b"\x93NUMPY"):
         return arrays.judge_npy(data)
     if data.startswith(b"PAR1"):

@@ -6,7 +6,7 @@ import importlib
 import json
 from collections.abc import Iterator
 
-__all__ = ["attempt"]
+__all__ = ["attempt", "once"]
 
 
 def attempt(entry: str, text: str) -> Iterator[str]:
@@ -17,3 +17,10 @@ def attempt(entry: str, text: str) -> Iterator[str]:
     yield json.dumps({"node": context.get_node_id(), "at": ray.util.get_node_ip_address()})
     module, _, name = entry.partition(":")
     yield from getattr(importlib.import_module(module), name)(text)
+
+
+def once(entry: str, text: str) -> str:
+    """Text in, text out: one part of something that may be made anywhere."""
+    module, _, name = entry.partition(":")
+    found: str = getattr(importlib.import_module(module), name)(text)
+    return found

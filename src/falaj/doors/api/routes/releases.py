@@ -11,6 +11,7 @@ from falaj.app import Works
 from falaj.doors.api.route import Limit, get, post
 from falaj.facts.access import Action, Permit, ResourceKind
 from falaj.facts.releases import Manifest, Release, ReleaseDiff
+from falaj.facts.scoring import ScoreJob
 
 __all__ = ["ROUTES", "CreateRelease", "PushRelease", "SignRelease"]
 
@@ -117,6 +118,31 @@ def push_release(works: Works, permit: Permit, release: str, data: PushRelease) 
     )
 
 
+class ScoringBegun(msgspec.Struct, forbid_unknown_fields=True):
+    """input, output: addresses, of which the log keeps the last word."""
+
+    input: str
+    output: str
+
+
+@post("/releases/{release:str}/scoring", needs=Action.SCORE, on=ResourceKind.PROJECT)
+def begin_scoring(works: Works, permit: Permit, release: str, data: ScoringBegun) -> Release:
+    """Ask whether a release may answer a whole table here, and say that it is about to."""
+    from falaj.journeys import promote, score
+
+    found = promote.release_named(works.ground, release)
+    manifest, _ = promote.look_at(works.ground, found)
+    return score.begun(works.ground, permit, found, manifest, input=data.input, output=data.output)
+
+
+@post("/releases/{release:str}/scored", needs=Action.SCORE, on=ResourceKind.PROJECT)
+def end_scoring(works: Works, permit: Permit, release: str, data: ScoreJob) -> Release:
+    """Write down what a finished job made, by its digests."""
+    from falaj.journeys import promote, score
+
+    return score.ended(works.ground, permit, promote.release_named(works.ground, release), data)
+
+
 ROUTES: Final = (
     create_release,
     sign_release,
@@ -125,4 +151,6 @@ ROUTES: Final = (
     show_card,
     diff_releases,
     push_release,
+    begin_scoring,
+    end_scoring,
 )
