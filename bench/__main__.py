@@ -16,6 +16,7 @@ NAMES = {
     "journey": "wall and CPU of each stage of the demo",
     "steps": "what the engine costs a step, cold and cached, without a process around it",
     "tracking": "100,000 points logged and stored, the best 10 of 10,000 runs found",
+    "rollouts": "seconds that a bad release still answers, false rollbacks, minutes to a doubling",
     "stats": "false rollbacks and detection against other rules; drift against Evidently; gates",
 }
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
 
+import loans
 import proofs
 import pytest
 import walks
@@ -73,18 +77,18 @@ local = Target(works.ground.targets["local"])
 works.ground = replace(works.ground, store=Store(works.ground.store), targets={"local": local})
 while works.ground.store.get(Rollout, sys.argv[2]).fact.phase not in ("promoted", "rolled-back"):
     works.turn(frozenset({"rollouts"}))
-    time.sleep(0.02)
+    time.sleep(float(sys.argv[3]))
 works.turn(frozenset({"rollouts"}))  # and once more when all is done
 """
 
 
-def killed_everywhere(by, rollout):
+def killed_everywhere(by, rollout, *, pause=0.02):
     """Kill a worker at its first edge, the next at its second, and so on; return how many died."""
     for dead in range(60):
         before, decided = walks.history(by), walks.decisions(by, rollout)
         walks.let_leases_run_out(by.root)
         done = subprocess.run(
-            [sys.executable, "-c", CRASHING, str(dead), rollout["id"]],
+            [sys.executable, "-c", CRASHING, str(dead), rollout["id"], str(pause)],
             cwd=by.root,
             env=walks.quiet(),
             capture_output=True,
@@ -119,6 +123,86 @@ def test_killed_at_every_edge_of_a_switch_and_of_the_way_back(direct):
     proofs.by_plan(by, traffic.calls)
     aliases = [e["data"] for e in walks.history(by) if e["type"] == "falaj.alias.moved"]
     assert [move["release"] for move in aliases] == [first, second, first]
+
+
+def test_killed_at_every_edge_of_a_judged_rollout(prepared, tmp_path, at):
+    """Blue-green: starting, warm, judged with all of the traffic, promoted; every edge on the way."""
+    root = walks.copied(prepared, tmp_path / "loans")
+    text = loans.TOML.replace("steps_pct", 'strategy = "blue-green"\nsteps_pct')
+    text = text.replace('hold = "500ms"', 'hold = "0s"').replace(
+        'min_time = "1s"', 'min_time = "0s"'
+    )
+    (root / "falaj.toml").write_text(text)
+    by = at(root)
+    walks.turn(by, walks.start(by, "1.0.0"))
+    with Traffic(walks.server(by)["url"], rate=200) as traffic:
+        forward = walks.start(by, "1.1.0")
+        assert killed_everywhere(by, forward, pause=0.4) >= 12
+        assert walks.rollout_of(by, forward)["phase"] == "promoted"
+        second = by.owner.get("/releases/1.1.0")["release"]["id"]
+        walks.wait(lambda: traffic.calls[-1].release == second, what="the new one")
+    assert {call.status for call in traffic.calls} == {200}
+    proofs.by_plan(by, traffic.calls)
+    assert by.owner.get(f"/rollouts/{forward['id']}/replay")["same"]
+    actions = [d["action"] for d in walks.decisions(by, forward) if d["action"] != "hold"]
+    assert actions == ["advance", "promote"], "each move once, whoever died"
+
+
+def test_two_workers_race_through_a_canary(live, processes):
+    with Traffic(walks.server(live)["url"]) as traffic:
+        walks.let_leases_run_out(live.root)
+        processes += [walks.worker(live.root, "rollouts") for _ in range(2)]
+        done = walks.over(live, walks.start(live, "1.1.0"))
+    assert done["phase"] == "promoted", done["why"]
+    assert {call.status for call in traffic.calls} == {200}
+    proofs.by_plan(live, traffic.calls)
+    proofs.nothing_twice(live)
+    assert live.owner.get(f"/rollouts/{done['id']}/replay")["same"]
+
+
+def test_a_database_that_somebody_locks_for_a_while_only_costs_the_while(live, processes):
+    with Traffic(walks.server(live)["url"]) as traffic:
+        walks.let_leases_run_out(live.root)
+        processes.append(walks.worker(live.root, "rollouts"))
+        rollout = walks.start(live, "1.1.0")
+        walks.wait(lambda: walks.who(live)["weight_bp"], what="traffic on the canary")
+        held = sqlite3.connect(live.root / ".falaj" / "store.db", isolation_level=None)
+        with contextlib.closing(held):
+            held.execute("BEGIN IMMEDIATE")
+            asked = len(traffic.calls)
+            time.sleep(3)
+            assert len(traffic.calls) > asked + 100, "callers do not wait for a database"
+            held.execute("ROLLBACK")
+        done = walks.over(live, rollout)
+    assert done["phase"] == "promoted", done["why"]
+    assert processes[-1].poll() is None
+    assert {call.status for call in traffic.calls} == {200}
+    proofs.by_plan(live, traffic.calls)
+    proofs.nothing_twice(live)
+
+
+def test_a_step_longer_than_its_lease_keeps_it(live, at):
+    """A large release takes longer to copy than a lease lasts; nobody else does it meanwhile."""
+    other = at(live.root)
+    local = live.works.ground.targets["local"]
+    walks.start(live, "1.1.0")
+    seen = []
+
+    class Slow:
+        def __getattr__(self, name):
+            return getattr(local, name)
+
+        def apply(self, desired):
+            time.sleep(1.5)
+            seen.append(other.works.turn(frozenset({"rollouts"})))
+            local.apply(desired)
+
+    slow = dataclasses.replace(live.works.ground, targets={"local": Slow()})
+    before = walks.history(live)
+    reconcile.reconcile(slow, live.works.name, lambda _: [], lease_s=0.6)
+    assert seen == [[]], "the lease was held"
+    plans = [e for e in walks.history(live)[len(before) :] if e["type"] == "falaj.plan.issued"]
+    assert len(plans) == 1
 
 
 def test_killed_in_a_canary_another_worker_goes_on(live, processes):

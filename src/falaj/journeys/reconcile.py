@@ -38,7 +38,7 @@ from falaj.rollouts.declare import Seen
 from falaj.rollouts.drifting import drifted
 from falaj.rollouts.service import event_of, newest_live, open_alert, target_of, unfinished
 
-__all__ = ["LEASE_S", "Labels", "reconcile"]
+__all__ = ["Labels", "reconcile"]
 
 LEASE_S: Final = 5.0  # renewed each turn; a killed worker holds nobody up for longer
 GIVE_UP_S: Final = 30.0  # a target that cannot start a release for so long sends it back
@@ -48,7 +48,7 @@ Labels = Callable[[Rollout], Sequence[Stratum]]
 """Counts of one rollout that the servers do not keep: labelled answers, scores, metrics of users."""
 
 
-def reconcile(ground: Ground, owner: str, labels: Labels) -> list[str]:
+def reconcile(ground: Ground, owner: str, labels: Labels, *, lease_s: float = LEASE_S) -> list[str]:
     """One pass over everything that waits: each item under its own lease, one step each.
 
     Returns what was done, in words. An item whose lease is held elsewhere is left alone.
@@ -57,22 +57,22 @@ def reconcile(ground: Ground, owner: str, labels: Labels) -> list[str]:
     busy: set[str] = set()
     for rollout in unfinished(ground):
         busy.add(rollout.environment)
-        lease = ground.store.take(f"environment/{rollout.environment}", owner, LEASE_S)
+        lease = ground.store.take(f"environment/{rollout.environment}", owner, lease_s)
         if lease is not None:
-            with renewed(ground, lease):
+            with renewed(ground, lease, lease_s):
                 done += step(ground, rollout.id, lease, labels)
     for deployment in ground.store.find(Deployment):
         if deployment.id in busy:
             continue
-        lease = ground.store.take(f"environment/{deployment.id}", owner, LEASE_S)
+        lease = ground.store.take(f"environment/{deployment.id}", owner, lease_s)
         if lease is not None:
-            with renewed(ground, lease):
+            with renewed(ground, lease, lease_s):
                 done += keep(ground, deployment, lease)
     return done
 
 
 @contextmanager
-def renewed(ground: Ground, lease: Lease) -> Iterator[None]:
+def renewed(ground: Ground, lease: Lease, lease_s: float) -> Iterator[None]:
     """Renew the lease while a long step goes on: a copy of a large release takes its time.
 
     One that was lost stays lost: what this worker still wants to write is refused.
@@ -80,8 +80,8 @@ def renewed(ground: Ground, lease: Lease) -> Iterator[None]:
     ended = threading.Event()
 
     def renew() -> None:
-        while not ended.wait(LEASE_S / 3):
-            if ground.store.take(lease.name, lease.owner, LEASE_S) is None:
+        while not ended.wait(lease_s / 3):
+            if ground.store.take(lease.name, lease.owner, lease_s) is None:
                 return
 
     thread = threading.Thread(target=renew, name=f"falaj-{lease.name}", daemon=True)
