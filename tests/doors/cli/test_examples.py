@@ -152,8 +152,13 @@ ANSWERING = (  # a canary that no request comes to: it waits until a person ends
     ("falaj drift flight-delay", 0),
     ("falaj drift flight-delay --windows 4 --json", 0),
     ("falaj rollout watch", 0),
+    ("falaj rollout plan", 0),
+    ("falaj rollout plan -e production --json", 0),
+    ("falaj kpi conversion --stable 2000:61", 0),
     ("SECOND", 0),
     ("falaj rollout start", 0),
+    ('falaj rollout advance -m "looks odd"', Exit.CONFLICT),  # it moves by itself
+    ('falaj rollout advance -e production -m "looks odd"', Exit.CONFLICT),
     ('falaj rollout pause -m "looks odd"', 0),
     ("falaj worker --once", 0),
     ('falaj rollout resume -m "looks odd"', 0),
@@ -162,9 +167,14 @@ ANSWERING = (  # a canary that no request comes to: it waits until a person ends
     ("falaj worker --once", 0),
     ('falaj rollout resume -e production -m "looks odd"', 0),
     ("falaj worker --once", 0),
+    ("falaj kpi conversion --stable 1900:57 --canary 100:4 --id 2026-11-24T10:00", 0),
     ('falaj rollout abort -m "looks odd"', 0),
     ('falaj rollout abort -e production -m "looks odd"', 0),
     ("falaj rollout watch RO-0002 --json", Exit.ROLLED_BACK),
+    ("falaj rollout replay RO-0002", 0),
+    ("falaj rollout replay RO-0002 --json", 0),
+    ('falaj down production -m "moved to another machine"', 0),
+    ('falaj down production --undo -m "it stays here"', 0),
 )
 DIRECT = (  # two releases that went straight to all callers: there is a way back
     ('falaj --as layla approve -m "read the evidence"', 0),
@@ -409,6 +419,8 @@ def test_what_data_could_not_decide(here, workspace):
 
 
 def test_with_servers_that_answer(here, living):
+    metric = "[environments.production.rollout.metrics.conversion]\nslo = 0.1\n"
+    (living / "falaj.toml").write_text(TOML + metric)
     tell(here, living, ANSWERING)
 
 
