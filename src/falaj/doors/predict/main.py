@@ -12,23 +12,30 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from falaj.base import time
 from falaj.base.digests import of_file, short
 from falaj.base.errors import Conflict, FalajError, NotAllowed, Problem
-from falaj.doors.predict.rpc import RpcSettings
-from falaj.doors.predict.server import Settings, serve
 from falaj.facts.serving import ArmPlan, ModelPlan, SplitPlan, TrafficPlan
 from falaj.releases.verify import read_manifest
 
+if TYPE_CHECKING:
+    from falaj.doors.predict.rpc import RpcSettings
+
 __all__ = ["main", "serve_folder"]
+
+# Of the supervisor alone; a worker gets all the others.
+SUPERVISOR: Final = ("--workers", "--lock-fd", "--port")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the signed plan in ROOT. Returns the exit code."""
-    parser = argparse.ArgumentParser("falaj.doors.predict", description=main.__doc__)
+    parser = argparse.ArgumentParser(
+        "falaj.doors.predict", description=main.__doc__, allow_abbrev=False
+    )
     parser.add_argument("--root", type=Path, required=True, help="holds plan.json and releases/")
     parser.add_argument("--trust", type=Path, required=True, help="the trust root, trust.json")
     parser.add_argument("--host", default="127.0.0.1")
@@ -42,36 +49,95 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--grpc-clients", default="", help="PEM: authorities of client certificates"
     )
-    parser.add_argument("--drain-s", type=float, default=0.3)
+    parser.add_argument(
+        "--workers", type=int, default=0, help="that many, supervised; 0: this process alone"
+    )
+    parser.add_argument("--drain-s", type=float, default=0.3, help="not ready before it closes")
+    parser.add_argument(
+        "--idle-s", type=float, default=5.0, help="a kept connection has for its last request"
+    )
     parser.add_argument("--reverify-s", type=float, default=3600.0)
-    asked = parser.parse_args(argv)
+    parser.add_argument(
+        "--max-queue-ms", type=float, default=50.0, help="predicted work that may wait"
+    )
+    parser.add_argument("--listen-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    parser.add_argument("--control-fd", type=int, default=-1, help=argparse.SUPPRESS)
+    words = list(sys.argv[1:] if argv is None else argv)
+    asked = parser.parse_args(words)
     try:
         loopback_only(asked.host)
+        if asked.listen_fd >= 0:
+            return alone(asked)  # a worker: its supervisor holds the lock
         with held(asked.root, asked.name, asked.lock_fd):
-            settings = Settings(
-                root=asked.root,
-                spool=asked.root / "spool",
-                trust=asked.trust,
-                host=asked.host,
-                port=asked.port,
-                name=asked.name,
-                shared_port=True,
-                drain_s=asked.drain_s,
-                reverify_s=asked.reverify_s,
-                rpc=rpc_settings(asked),
-            )
-            code: int = serve(settings)
-            return code
+            return supervised(asked, words) if asked.workers > 0 else alone(asked)
     except FalajError as error:
         tell(error.problems)
         leave_word(asked.root / f"{asked.name}.failed", str(error))
         return error.exit
 
 
+def alone(asked: argparse.Namespace) -> int:
+    """Serve in this process, or as one of many workers."""
+    from falaj.doors.predict.server import Settings, serve
+
+    settings = Settings(
+        root=asked.root,
+        spool=asked.root / "spool",
+        trust=asked.trust,
+        host=asked.host,
+        port=asked.port,
+        name=asked.name,
+        shared_port=True,
+        drain_s=asked.drain_s,
+        idle_s=asked.idle_s,
+        reverify_s=asked.reverify_s,
+        max_queue_ms=asked.max_queue_ms,
+        listen_fd=asked.listen_fd,
+        control_fd=asked.control_fd,
+        rpc=rpc_settings(asked),
+    )
+    code: int = serve(settings)
+    return code
+
+
+def supervised(asked: argparse.Namespace, words: Sequence[str]) -> int:
+    """Serve by workers. Nothing heavy is imported here: no model, no arrays."""
+    import asyncio
+
+    from falaj.doors.predict.supervisor import Supervised, Supervisor
+
+    how = Supervised(
+        root=asked.root,
+        name=asked.name,
+        host=asked.host,
+        port=asked.port,
+        workers=asked.workers,
+        arguments=without(words, SUPERVISOR),
+        leave_s=asked.drain_s + asked.idle_s + 15.0,
+    )
+    return asyncio.run(Supervisor(how).run())
+
+
+def without(words: Sequence[str], options: Sequence[str]) -> list[str]:
+    """Arguments but for some options, written as two words or with an equals sign."""
+    found: list[str] = []
+    skip = False
+    for word in words:
+        if skip:
+            skip = False
+        elif word in options:
+            skip = True
+        elif word.partition("=")[0] not in options:
+            found.append(word)
+    return found
+
+
 def rpc_settings(asked: argparse.Namespace) -> RpcSettings | None:
     """How gRPC is asked for. Raises FalajError: a certificate without its key."""
     if asked.grpc_port is None:
         return None
+    from falaj.doors.predict.rpc import RpcSettings
+
     if bool(asked.grpc_cert) != bool(asked.grpc_key) or (
         asked.grpc_clients and not asked.grpc_cert
     ):
@@ -93,6 +159,9 @@ def rpc_settings(asked: argparse.Namespace) -> RpcSettings | None:
 
 def serve_folder(folder: Path, trust: Path, port: int, grpc_port: int | None = None) -> int:
     """Serve one release folder without a control plane: stable only, loopback only."""
+    from falaj.doors.predict.rpc import RpcSettings
+    from falaj.doors.predict.server import Settings, serve
+
     try:
         manifest = folder / "release.json"
         try:

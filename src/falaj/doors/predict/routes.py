@@ -388,23 +388,7 @@ class Predict(State):
         connection.answer(200, encode(told))
 
     def health(self, connection: Connection) -> None:
-        """`live` is what the specification's object says; `ready` is what people look for."""
-        current = self.current
-        told: dict[str, Any] = {
-            "live": True,
-            "ready": self.ready,
-            "boot": self.ids.boot,
-            "plan_seq": current.plan.seq if current else -1,
-            "models": {
-                name: {
-                    "stable": live.stable.release,
-                    "canary": live.canary.release if live.canary else "",
-                }
-                for name, live in (current.models if current else {}).items()
-            },
-            "problem": self.trouble,
-        }
-        connection.answer(200 if self.ready else 503, encode(told))
+        connection.answer(200 if self.ready else 503, encode(self.state()))
 
     def model(self, name: str, version: str, connection: Connection) -> None:
         live = self.live(name, version)

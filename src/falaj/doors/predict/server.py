@@ -7,6 +7,7 @@ import contextlib
 import gc
 import os
 import signal
+import socket
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -18,12 +19,15 @@ import msgspec
 from falaj.base import time as clock
 from falaj.base.errors import FalajError, NotFound
 from falaj.base.files import write_atomic
+from falaj.doors.predict.ballot import NEWER
+from falaj.doors.predict.control import Control
 from falaj.doors.predict.http import Connection, Desk, Limits
 from falaj.doors.predict.loads import keep_seen, read_trust, seen_version
 from falaj.doors.predict.remote import Remote
 from falaj.doors.predict.routes import Predict
 from falaj.doors.predict.rpc import Rpc, RpcSettings
 from falaj.doors.predict.staging import Prepared, Stage
+from falaj.doors.predict.ticks import start_ticks
 from falaj.facts.releases import Trust
 from falaj.facts.serving import TrafficPlan
 from falaj.serving.counts import Tally
@@ -32,7 +36,7 @@ from falaj.serving.labels import LabelFile
 from falaj.serving.plan import open_plan, succeed
 from falaj.serving.requests import RequestIds
 
-__all__ = ["PlanFile", "Server", "Settings", "start_ticks"]
+__all__ = ["PlanFile", "Server", "Settings"]
 
 TICK_S: Final = 0.25
 
@@ -49,7 +53,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     shared_port: bool = False
     drain_s: float = 0.3
     leave_s: float = 10.0
+    idle_s: float = 5.0  # what a client has for its next request, before its connection ends
     reverify_s: float = 3600.0
+    max_queue_ms: float = 50.0
+    listen_fd: int = -1  # a listener that somebody else owns
+    control_fd: int = -1  # the line to that somebody
     limits: Limits = Limits()
     rpc: RpcSettings | None = None
 
@@ -109,6 +117,7 @@ class Server:
         self.refused_plan: bytes = b""
         self.url = ""
         self.rpc: Rpc | None = None
+        self.control: Control | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises FalajError when it cannot start."""
@@ -116,9 +125,13 @@ class Server:
         stopping = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stopping.set)
+        if self.settings.control_fd >= 0:
+            self.control = Control(stopping.set)
+            await self.control.open(self.settings.control_fd)
         truth = LabelFile(self.settings.spool, self.boot)
         app = Predict(loop, self.ids, self.tally, self.log, truth, _version(), self.settings.name)
         self.app = app
+        app.max_queue_us = self.settings.max_queue_ms * 1000
         self.plan_file.changed()
         prepared = self._first()
         app.switch(prepared)
@@ -169,13 +182,17 @@ class Server:
             return Connection(self.desk)
 
         try:
-            public = await loop.create_server(
-                protocol,
-                settings.host,
-                settings.port,
-                reuse_port=settings.shared_port or None,
-                backlog=1024,
-            )
+            if settings.listen_fd >= 0:
+                theirs = socket.socket(fileno=settings.listen_fd)
+                public = await loop.create_server(protocol, sock=theirs, backlog=1024)
+            else:
+                public = await loop.create_server(
+                    protocol,
+                    settings.host,
+                    settings.port,
+                    reuse_port=settings.shared_port or None,
+                    backlog=1024,
+                )
         except OSError as error:
             raise FalajError(
                 "serving.port",
@@ -194,6 +211,10 @@ class Server:
 
     def _tell(self) -> None:
         settings = self.settings
+        if self.control is not None:
+            about = {"summary": self.app.summary(), "grpc": self.grpc_address, **self.app.state()}
+            self.control.say(url=self.own_url, about=about)
+            return
         if settings.name:
             card = {
                 "pid": os.getpid(),
@@ -230,6 +251,8 @@ class Server:
                     self._look()
                 if number % 4 == 0:
                     self.desk.tick()
+                if self.control is not None and number % 2 == 0:
+                    self.control.say(told=self.app.state())
             except Exception as error:  # top of the door: the clock must not stop
                 print(f"falaj: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
 
@@ -271,9 +294,20 @@ class Server:
             if not succeed(plan, digest, current.plan if current else None, was):
                 app.problem = current.problem if current else ""
                 return
-            prepared = await loop.run_in_executor(
-                self.loader, self.stage.prepare, plan, digest, trust, current
-            )
+            try:
+                prepared = await loop.run_in_executor(
+                    self.loader, self.stage.prepare, plan, digest, trust, current
+                )
+            except FalajError as error:
+                if self.control is not None:
+                    self.control.refuse(plan.seq, str(error))
+                raise
+            if self.control is not None and (why := await self.control.agree(plan.seq)):
+                prepared.forget(current)
+                app.problem = f"plan refused: {why}"
+                if why == NEWER:
+                    self.plan_file.seen = None
+                return
         except FalajError as error:
             app.problem = f"plan refused: {error}"
             print(f"falaj: {app.problem}", file=sys.stderr, flush=True)
@@ -333,13 +367,19 @@ class Server:
         for server in servers:
             server.close()
         stopped = self.rpc.stop(settings.leave_s) if self.rpc is not None else None
-        self.desk.drain()
-        until = time.monotonic() + settings.leave_s
-        while time.monotonic() < until and (
-            self.desk.busy or (stopped is not None and not stopped.is_set())
+        now = time.monotonic()
+        until, idle_until = now + settings.leave_s, now + settings.idle_s
+        while now < until and (
+            self.desk.busy
+            or (now < idle_until and self.desk.connections)
+            or (stopped is not None and not stopped.is_set())
         ):
+            # A connection that is closed under a request in flight is a failed request.
+            if now >= idle_until:
+                self.desk.drain()
             await asyncio.sleep(0.02)
-            self.desk.drain()
+            now = time.monotonic()
+        self.desk.drain()
         for connection in list(self.desk.connections):
             connection.transport.close()
         await asyncio.sleep(0)
@@ -352,23 +392,11 @@ class Server:
         self.app.bulk.shutdown(wait=False, cancel_futures=True)
         self.loader.shutdown(wait=False, cancel_futures=True)
         self.app.disk.shutdown(wait=True)
-        if self.settings.name:
+        if self.settings.name and self.control is None:
             card = self.settings.root / f"{self.settings.name}.json"
             with contextlib.suppress(OSError, msgspec.MsgspecError, KeyError):
                 if msgspec.json.decode(card.read_bytes())["boot"] == self.boot:
                     card.unlink()
-
-
-def start_ticks(pid: int) -> int:
-    """When a process started, in clock ticks since the machine did; 0 where nobody knows.
-
-    With it a process id names one process, also after the number was given to another.
-    """
-    try:
-        text = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
-        return int(text.rpartition(")")[2].split()[19])
-    except (OSError, ValueError, IndexError):
-        return 0
 
 
 def _version() -> str:

@@ -114,6 +114,12 @@ class Prepared:
                     found[arm.release] = arm
         return found
 
+    def forget(self, current: Prepared | None) -> None:
+        """End the processes that were started for this plan: it is not switched to."""
+        for key, remote in self.far.items():
+            if current is None or current.far.get(key) is not remote:
+                remote.kill()
+
     @property
     def releases(self) -> set[str]:
         return {*self.near, *(release for _, _, release in self.far)}

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final
 
 from falaj.base.digests import short
 from falaj.doors.predict.remote import Remote
@@ -72,6 +72,24 @@ class State:
             if remote.problem and not self.isolated:
                 told.append(f"{name} {arm}: {remote.problem}")
         return "; ".join(words for words in told if words)
+
+    def state(self) -> dict[str, Any]:
+        """`live` is what the specification's object says; `ready` is what people look for."""
+        current = self.current
+        return {
+            "live": True,
+            "ready": self.ready,
+            "boot": self.ids.boot,
+            "plan_seq": current.plan.seq if current else -1,
+            "models": {
+                name: {
+                    "stable": live.stable.release,
+                    "canary": live.canary.release if live.canary else "",
+                }
+                for name, live in (current.models if current else {}).items()
+            },
+            "problem": self.trouble,
+        }
 
     def post(self, account: Callable[[], None]) -> None:
         """Leave for the loop what only the loop may change; from any thread. Looked at each tick."""
