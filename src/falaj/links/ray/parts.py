@@ -29,9 +29,9 @@ class RayTasks:
 
     def run(self, orders: Iterable[Any]) -> Iterator[PartManifest]:
         """As many at once as the cluster has cores. Raises FalajError."""
+        _Cluster.enter(self._address, self._token_file)
         import ray
 
-        _Cluster.enter(self._address, self._token_file)
         try:
             task = ray.remote(num_cpus=1, max_retries=TRIES)(once)
             free = max(int(sum(node["Resources"].get("CPU", 0) for node in _Cluster.nodes())), 1)
