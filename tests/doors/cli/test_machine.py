@@ -106,7 +106,7 @@ def test_everything_that_reads_speaks_json():
     dumb = {" ".join(path) for path, _ in leaves()} - {" ".join(path) for path in speaking}
     assert dumb == {
         "init", "up", "change take", "rollout start", "rollout pause", "rollout resume",
-        "rollout abort", "rollback", "serve", "worker", "evidence export", "access add",
+        "rollout abort", "rollout advance", "rollback", "down", "kpi", "serve", "worker", "evidence export", "access add",
         "access token", "explain", "runs log", "runs file", "release card",
         "audit prove", "audit growth", "audit checkpoint", "audit export",
         "keys create", "keys add", "keys rotate", "keys revoke", "keys require", "keys trust",
