@@ -341,6 +341,31 @@ def test_a_rollback_owes_a_review_that_its_numbers_fill(direct):
     assert view(direct, emergency)["change"]["state"] == "closed"
 
 
+def test_what_may_not_be_there_any_more_is_not_gone_back_to(direct):
+    change = asked(direct, "1.1.0")
+    walks.approve(direct.reader, change)
+    walks.turn(direct, start(direct, change))
+    toml = (direct.root / "falaj.toml").read_text()
+    under(
+        direct,
+        toml.replace("[environments.production]", '[environments.production]\nregion = "bh"'),
+    )
+    path = f"/environments/{PLACE}/rollback"
+    assert walks.refused(direct.owner.post, path, {"why": "odd"}).code == "changes.wrong-region"
+    assert walks.history(direct)[-1]["data"]["asked"] == "go back"
+
+
+def test_a_hotfix_that_goes_back_has_failed(live):
+    change = asked(live, "1.1.0", incident="INC-7")
+    walks.approve(live.reader, change)
+    rollout = start(live, change)
+    walks.turn(live, rollout, when=lambda now: now["phase"] == "progressing")
+    back(live)
+    now = view(live, change)["change"]
+    assert (now["kind"], now["state"]) == ("emergency", "rolled-back")
+    assert now["review_due"]
+
+
 def test_whoever_carried_it_out_does_not_review_it(direct):
     direct.owner.post("/identities", {"name": "omar", "roles": ["operator", "approver"]})
     omar = walks.Embedded(direct.works, "omar")

@@ -186,6 +186,7 @@ ARABIC: Final[Mapping[str, str]] = {
     "abort": "إلغاء",
     "approve": "موافقة",
     "reject": "رفض",
+    "retract": "سحب الموافقة",
     "low": "منخفضة",
     "medium": "متوسطة",
     "high": "عالية",

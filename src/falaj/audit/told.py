@@ -19,6 +19,11 @@ class Changed(NamedTuple):
     evidence: str
     authors: tuple[str, ...]
     approvals_needed: int
+    opened: datetime
+    groups_needed: dict[str, int] = {}
+    validator: bool = False
+    template_digest: str = ""
+    preapproval: tuple[str, ...] = ()
 
 
 class Approved(NamedTuple):
@@ -34,6 +39,8 @@ class Approved(NamedTuple):
     envelope: str
     void: str = ""
     report: str = ""
+    groups: tuple[str, ...] = ()
+    validator: bool = False
 
 
 class Decided(NamedTuple):

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Final, NamedTuple, TypeVar
 
+from falaj.audit.allowed import LIVE, lacking
 from falaj.audit.container import BadContainer, Member, bytes_of, digest_of, read_members
 from falaj.audit.offline import check_proof
 from falaj.audit.promotions import Grounds, file_of, misgivings, starts
@@ -38,7 +39,6 @@ MANIFEST: Final = "manifest.json"
 SEAL: Final = "manifest.dsse.json"
 CHECKPOINT: Final = "log/checkpoint"
 MOST_LOG: Final = 1 << 30
-LIVE: Final = frozenset({"implementing", "implemented"})
 MOVE: Final = frozenset({"model", "stable", "canary", "weight_bp", "seq", "cause"})
 F = TypeVar("F")
 
@@ -187,13 +187,13 @@ class Check:
         decisions = self._facts("decisions.json", Decided)
         moves = self._facts("live.json", Moved)
         self._approvals(approvals, {change.id: change for change in changes}, events)
-        self._enough(changes, approvals)
         for change in changes:
             if change.id not in mentions:
                 self.say(
                     "audit.no-event", "changes.json", f"change {change.id} has no event in the log"
                 )
         rollouts = self._facts("rollouts.json", Started)
+        self._enough(changes, approvals, rollouts, events)
         promotions = self._promotions(manifest, rollouts, changes, approvals, events)
         for rollout in rollouts:
             if rollout.id not in mentions:
@@ -637,6 +637,10 @@ class Check:
         for key, value in told.items():
             if claim.get(key, "") != value:
                 yield f"signed is {key} {claim.get(key)!r}, told is {value!r}"
+        if claim.get("groups", []) != list(approval.groups):
+            yield f"signed are groups {claim.get('groups')!r}, told are {list(approval.groups)!r}"
+        if claim.get("validator", False) is not approval.validator:
+            yield "signed and told do not agree whether a validator signed"
         if self.trust and identity_of(self.trust, hint) != approval.principal:
             yield f"signed by {identity_of(self.trust, hint)!r}, told is {approval.principal!r}"
         listed = self._inside(digests.short(approval.release))
@@ -647,29 +651,28 @@ class Check:
         elif approval.person in change.authors:
             yield f"{approval.person} approved an own change"
 
-    def _enough(self, changes: Sequence[Changed], approvals: Sequence[Approved]) -> None:
-        """A normal change that went live had its approvals."""
+    def _enough(
+        self,
+        changes: Sequence[Changed],
+        approvals: Sequence[Approved],
+        rollouts: Sequence[Started],
+        events: Sequence[Event],
+    ) -> None:
+        """A change that went live was allowed to."""
         bad = {finding.file for finding in self.found if finding.code == "audit.approval"}
         for change in changes:
-            if change.kind != "normal" or change.state not in LIVE:
+            if change.state not in LIVE:
                 continue
-            people = {
-                approval.person
+            holding = [
+                approval
                 for approval in approvals
-                if approval.change == change.id
-                and approval.decision == "approve"
-                and not approval.void
-                and approval.release == change.release
-                and approval.evidence == change.evidence
-                and f"approvals/{approval.id}.dsse.json" not in bad
-            }
-            if len(people) < change.approvals_needed:
-                self.say(
-                    "audit.approval",
-                    "changes.json",
-                    f"change {change.id} went live with {len(people)} approvals that hold, "
-                    f"needed were {change.approvals_needed}",
-                )
+                if approval.change == change.id and f"approvals/{approval.id}.dsse.json" not in bad
+            ]
+            about = {f"change/{change.id}"}
+            about |= {f"rollout/{r.id}" for r in rollouts if r.change == change.id}
+            theirs = [event for event in events if event.subject in about]
+            for why in lacking(change, holding, theirs, lambda at: self._keys("approval", at)):
+                self.say("audit.approval", "changes.json", f"change {change.id} {why}")
 
 
 def _move(subject: str, data: Mapping[str, Any]) -> bytes:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from falaj.base.errors import FalajError, Problem
+from falaj.base.errors import FalajError, NotFound, Problem
 from falaj.changes import calendar, starting
 from falaj.changes.preapproving import allows
 from falaj.facts.access import Permit
 from falaj.facts.changes import Carried, Change, ChangeKind, Rehearsal
 from falaj.facts.releases import Manifest, Release
-from falaj.facts.rollouts import LiveMove, Rollout
+from falaj.facts.rollouts import Deployment, LiveMove, Rollout
 from falaj.ports.ground import Ground
 
 if TYPE_CHECKING:
@@ -127,10 +127,21 @@ def rehearse(
 ) -> Rehearsal:
     """Ask the target whether the release before is warm now."""
     observed, trouble = None, ""
-    if previous is not None:
+    asleep = taken_down(ground, change.environment)
+    if previous is not None and not asleep:
         target = ground.targets[ground.project.environments[change.environment].target]
         try:
             observed = target.observe(change.environment)
         except FalajError as error:
             trouble = f"the target cannot say what runs there: {error}"
-    return starting.rehearsed(previous, change.model, verified, observed, trouble, now=ground.now())
+    return starting.rehearsed(
+        previous, change.model, verified, observed, trouble, now=ground.now(), asleep=asleep
+    )
+
+
+def taken_down(ground: Ground, environment: str) -> bool:
+    """A person stopped its servers: what starts next brings them up again."""
+    try:
+        return ground.store.get(Deployment, environment).fact.down
+    except NotFound:
+        return False

@@ -28,7 +28,7 @@ from falaj.facts.changes import (
 from falaj.facts.checks import GateReport
 from falaj.facts.events import Event
 from falaj.facts.releases import Release
-from falaj.facts.rollouts import LiveMove, Strategy
+from falaj.facts.rollouts import LiveMove, Mode, Strategy
 from falaj.facts.wire import digest
 from falaj.ports.ground import Ground
 from falaj.ports.store import Unit
@@ -192,7 +192,10 @@ def describe(ground: Ground, environment: str, *, first: bool) -> str:
         return "direct: the first release of a model has nothing to be compared with"
     if table.strategy is Strategy.DIRECT:
         return "direct: all callers at once, nothing is compared"
-    steps = ", ".join(f"{pct} %" for pct in table.steps_pct)
+    gradual = table.strategy in (Strategy.CANARY, Strategy.ROLLING)
+    steps = ", ".join(f"{pct} %" for pct in table.steps_pct) if gradual else "all at once"
+    if table.mode is not Mode.ACT:
+        return f"{table.strategy} {steps}; people decide (mode {table.mode})"
     return f"{table.strategy} {steps}; goes back by itself on proven harm (alpha {table.alpha})"
 
 

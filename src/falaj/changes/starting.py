@@ -275,11 +275,12 @@ def rehearsed(
     trouble: str,
     *,
     now: datetime,
+    asleep: bool = False,
 ) -> Rehearsal:
     """How the way back was tried just now.
 
     verified: files of the previous release's folder, and findings. observed: what the target shows;
-    trouble: why it shows nothing.
+    trouble: why it shows nothing. asleep: a person has taken the environment down.
     """
     if previous is None:
         return Rehearsal(at=now)
@@ -290,7 +291,7 @@ def rehearsed(
         if server.ready and not server.problem and server.live.get(model) == previous.id
     ]
     why = findings[0] if findings else trouble
-    if not why and not warm:
+    if not why and not warm and not asleep:
         said = next((s.problem for s in (observed.servers if observed else ()) if s.problem), "")
         why = f"no server answers with {previous.version}" + (f": {said}" if said else "")
     return Rehearsal(

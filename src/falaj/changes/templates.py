@@ -113,12 +113,12 @@ def outside(
     report: GateReport,
     live: GateReport | None,
     *,
-    canary: bool,
+    returns: bool,
 ) -> Iterator[Problem]:
     """Each thing in which the release leaves the template's bounds.
 
-    report, live: newest gate reports of the release and of the one that answers now. canary: it goes
-    out step by step and comes back by itself.
+    report, live: newest gate reports of the release and of the one that answers now. returns: it goes
+    out beside the live one and comes back by itself.
     """
     if previous is None or difference is None:
         yield _beyond("there is no live release that it could be compared with")
@@ -134,8 +134,10 @@ def outside(
     yield from _rows(bounds, difference)
     if report.waivers:
         yield _beyond(f"{report.waivers[0].check} is waived; a standard change is green by itself")
-    if not canary:
-        yield _beyond("it would not go out as a canary that comes back by itself")
+    if not returns:
+        yield _beyond(
+            "its rollout would not come back by itself (strategy direct, or a mode that does not act)"
+        )
     yield from _worse(bounds, report, live)
 
 

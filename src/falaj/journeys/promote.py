@@ -29,7 +29,7 @@ from falaj.facts.data import Label
 from falaj.facts.explanations import Explanation, Sketch
 from falaj.facts.models import ModelVersion
 from falaj.facts.releases import DatasetRef, Manifest, Release, ReleaseDiff
-from falaj.facts.rollouts import LiveMove, Strategy
+from falaj.facts.rollouts import LiveMove, Mode, Strategy
 from falaj.facts.runs import Run
 from falaj.facts.scans import Licence, Scan
 from falaj.facts.trust import keys_for
@@ -534,7 +534,7 @@ def by_template(
 ) -> changes.Asked:
     """A standard change, when the template is in force and nothing leaves its bounds."""
     state = preapproving.state_of(ground, name, asked.environment)
-    strategy = ground.project.environments[asked.environment].rollout.strategy
+    table = ground.project.environments[asked.environment].rollout
     beyond = templates.outside(
         state.table.bounds,
         asked.release,
@@ -542,7 +542,7 @@ def by_template(
         apart,
         asked.report,
         report_of(ground, asked.previous.id) if asked.previous else None,
-        canary=strategy is Strategy.CANARY,
+        returns=table.strategy is not Strategy.DIRECT and table.mode is Mode.ACT,
     )
     refuse([*state.problems, *beyond])
     return asked._replace(

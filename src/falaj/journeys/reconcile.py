@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from falaj.base import ids
 from falaj.changes import service as changes
-from falaj.facts.changes import Change, ChangeKind, ChangeState
+from falaj.facts.changes import Change, ChangeState
 from falaj.facts.models import AliasMove
 from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.rollouts import (
@@ -232,8 +232,8 @@ def finish(ground: Ground, unit: Unit, rollout: Rollout, lease: Lease) -> None:
         champion(ground, unit, rollout.model, rollout.release, change, actor)
     elif rollout.phase is Phase.ROLLED_BACK:
         kept = unit.get(Change, rollout.change)
-        emergency = kept.fact.kind is ChangeKind.EMERGENCY
-        state = ChangeState.IMPLEMENTED if emergency else ChangeState.ROLLED_BACK
+        was_asked = kept.fact.release == rollout.previous  # a rollback has done what it should
+        state = ChangeState.IMPLEMENTED if was_asked else ChangeState.ROLLED_BACK
         change = changes.move(ground, unit, actor, rollout.change, state, rollout.why)
         champion(ground, unit, rollout.model, rollout.previous, change, actor)
         title = f"{rollout.version} went back to {rollout.previous_version}"

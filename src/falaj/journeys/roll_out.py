@@ -191,6 +191,7 @@ def roll_back(
     why: str,
     *,
     cause: str = "asked by a person",
+    incident: str = "",
 ) -> Rollout:
     """Go back in one step: end the running rollout, or leave the live release for the one before.
 
@@ -202,12 +203,21 @@ def roll_back(
         running = active(unit, environment, model)
     if running is not None:
         return steer(ground, permit, environment, rules.Verb.ROLLBACK, why)
-    leaving, to = way_back(ground, environment, model)
-    verify_here(ground, to, environment)
+    with on_record(ground, permit, f"environment/{environment}", "go back"):
+        leaving, to = way_back(ground, environment, model)
+        manifest = verify_here(ground, to, environment)
+        may_be_here(ground, to, manifest, environment)
     now = ground.now()
     with ground.store.begin() as unit:
         change = changes.open_emergency_rollback(
-            ground, unit, permit.person, to, environment, reason=why, leaving=leaving
+            ground,
+            unit,
+            permit.person,
+            to,
+            environment,
+            reason=why,
+            leaving=leaving,
+            incident=incident,
         )
         rollout = Rollout(
             id=f"RO-{unit.number('rollout'):04d}",
@@ -230,6 +240,15 @@ def roll_back(
         stands_up(ground, unit, permit.person, environment)
         unit.append(event_of(ground, permit.person, rollout, "rollback.started"))
     return rollout
+
+
+def may_be_here(ground: Ground, release: Release, manifest: Manifest, environment: str) -> None:
+    """The region may have changed since that release was live: it is asked again."""
+    from falaj.changes.starting import out_of_place, refuse
+    from falaj.compliance.rules import may_be_in
+
+    region = ground.project.environments[environment].region or ground.project.project.region
+    refuse(out_of_place(may_be_in(manifest.label, region), release, environment, region))
 
 
 def way_back(ground: Ground, environment: str, model: str) -> tuple[LiveMove, Release]:
@@ -287,6 +306,7 @@ def go_back_where_harmed(ground: Ground, permit_of: Callable[[str], Permit]) -> 
                     alert.model,
                     alert.title,
                     cause=f"by the guard on {alert.kind}",
+                    incident=alert.id,
                 )
             except Conflict:
                 continue  # nothing was live before

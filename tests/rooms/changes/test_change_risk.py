@@ -210,11 +210,11 @@ INSIDE = {
 }  # fmt: skip
 
 
-def outside(*rows, new=None, live=None, canary=True, bounds=BOUNDS):
+def outside(*rows, new=None, live=None, returns=True, bounds=BOUNDS):
     return list(
         templates.outside(
             bounds, release("u"), release("t"), differs(*rows), new or report(), live or report(),
-            canary=canary,
+            returns=returns,
         )
     )  # fmt: skip
 
@@ -252,10 +252,10 @@ def test_a_standard_change_is_green_by_itself_and_comes_back_by_itself():
     waiver = Waiver(check="quality.roc_auc", owner="n", reason="r", expires=NOW)
     assert outside(new=report(waivers=(waiver,)))
     assert outside(new=report(result("quality.roc_auc", 0.8, verdict=Verdict.INCONCLUSIVE)))
-    assert outside(canary=False)
-    assert list(templates.outside(BOUNDS, release("u"), None, None, report(), None, canary=True)), (
-        "a first release has nothing to be compared with"
-    )
+    assert outside(returns=False)
+    assert list(
+        templates.outside(BOUNDS, release("u"), None, None, report(), None, returns=True)
+    ), "a first release has nothing to be compared with"
 
 
 def signature(person="layla", **more):

@@ -45,6 +45,7 @@ class Status(msgspec.Struct):
     rollouts: list[Rollout]
     alerts: list[Alert]
     links: list[LinkStatus] = []
+    reviews: list[Change] = []  # ended changes that owe one
 
 
 @get("/status", needs=Action.READ, on=ResourceKind.PROJECT)
@@ -75,6 +76,12 @@ def show_status(works: Works, permit: Permit) -> Status:
         rollouts=unfinished(ground),
         alerts=ground.store.find(Alert, state=AlertState.OPEN, limit=50),
         links=links(works),
+        reviews=[
+            change
+            for state in (ChangeState.IMPLEMENTED, ChangeState.ROLLED_BACK, ChangeState.FAILED)
+            for change in ground.store.find(Change, state=state)
+            if change.review_due is not None
+        ],
     )
 
 

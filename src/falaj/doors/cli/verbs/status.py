@@ -33,6 +33,11 @@ def command(ctx: click.Context, machine: bool) -> None:
     )
     for change in waiting:
         click.echo(f"  needs you   {change['id']} {change['title']}: {change['state']}")
+    for change in found["reviews"]:
+        click.echo(
+            f"  needs you   {change['id']} {change['title']}: review owed until "
+            f"{change['review_due'][:10]}"
+        )
     for rollout in rollouts:
         click.echo(f"  in progress {sentence(rollout)}")
     for alert in alerts:
