@@ -18,6 +18,7 @@ from falaj.base.errors import Conflict, FalajError, Unverified
 from falaj.facts.releases import Trust
 from falaj.facts.serving import ArmPlan, LogKey, ModelPlan, TrafficPlan
 from falaj.facts.trust import keys_for
+from falaj.serving.rights import faults
 
 __all__ = ["MAX_PLAN", "PLAN", "ROLE", "Split", "check", "is_canary", "open_plan", "succeed"]
 
@@ -96,6 +97,10 @@ def check(plan: TrafficPlan) -> None:
         _check_model(where, model)
     if plan.log_key is not None:
         _check_log_key(plan.log_key)
+    if plan.access is not None:
+        wrong = faults(plan.access)
+        if wrong:
+            raise _bad(f"access.{wrong[0]}")
 
 
 def _check_log_key(key: LogKey) -> None:

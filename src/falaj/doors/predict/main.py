@@ -18,6 +18,7 @@ import msgspec
 from falaj.base import time
 from falaj.base.digests import of_file, short
 from falaj.base.errors import Conflict, FalajError, NotAllowed, Problem
+from falaj.base.tls import TlsFiles
 from falaj.doors.predict.rpc import RpcSettings
 from falaj.doors.predict.server import Settings, serve
 from falaj.facts.serving import ArmPlan, ModelPlan, SplitPlan, TrafficPlan
@@ -42,11 +43,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--grpc-clients", default="", help="PEM: authorities of client certificates"
     )
+    parser.add_argument("--tls-cert", type=Path, help="PEM; with --tls-key: HTTPS")
+    parser.add_argument("--tls-key", type=Path, help="PEM, without a password")
+    parser.add_argument("--tls-clients", type=Path, help="PEM: authorities of client certificates")
+    parser.add_argument("--tls-required", action="store_true", help="no client without one")
+    parser.add_argument(
+        "--plain-beyond-loopback",
+        action="store_true",
+        help="speak plain HTTP on --host: tokens and rows can be read on the way",
+    )
     parser.add_argument("--drain-s", type=float, default=0.3)
     parser.add_argument("--reverify-s", type=float, default=3600.0)
     asked = parser.parse_args(argv)
     try:
-        loopback_only(asked.host)
+        inside = is_loopback(asked.host)
+        if not (inside or asked.tls_cert or asked.plain_beyond_loopback):
+            raise plain(asked.host)
+        if not (
+            inside or asked.grpc_port is None or asked.grpc_cert or asked.plain_beyond_loopback
+        ):
+            raise plain(asked.host)
         with held(asked.root, asked.name, asked.lock_fd):
             settings = Settings(
                 root=asked.root,
@@ -59,6 +75,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 drain_s=asked.drain_s,
                 reverify_s=asked.reverify_s,
                 rpc=rpc_settings(asked),
+                tls=tls_files(asked),
+                known_only=not inside,
             )
             code: int = serve(settings)
             return code
@@ -127,19 +145,40 @@ def serve_folder(folder: Path, trust: Path, port: int, grpc_port: int | None = N
         return error.exit
 
 
-def loopback_only(host: str) -> None:
-    """Plain HTTP stays on this machine. Raises NotAllowed."""
+def is_loopback(host: str) -> bool:
     try:
-        inside = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        inside = host == "localhost"
-    if not inside:
-        raise NotAllowed(
-            "serving.plain",
-            f"host: got {host!r}, expected a loopback address",
-            why="this server speaks plain HTTP and knows no identities",
-            fix="put a proxy with TLS and access control in front of 127.0.0.1",
+        return host == "localhost"
+
+
+def plain(host: str) -> NotAllowed:
+    """Plain text stays on this machine, unless somebody says otherwise."""
+    return NotAllowed(
+        "serving.plain",
+        f"host: got {host!r}, expected a loopback address, or TLS",
+        why="tokens and rows would travel in the clear",
+        fix="give --tls-cert and --tls-key (and --grpc-cert, --grpc-key), or say "
+        "--plain-beyond-loopback where something else protects the way",
+    )
+
+
+def tls_files(asked: argparse.Namespace) -> TlsFiles | None:
+    """How TLS is asked for. Raises FalajError: a part is missing."""
+    if not (asked.tls_cert or asked.tls_key or asked.tls_clients or asked.tls_required):
+        return None
+    if not (asked.tls_cert and asked.tls_key) or (asked.tls_required and not asked.tls_clients):
+        raise FalajError(
+            "serving.tls-files",
+            "TLS: certificate and key belong together, and required clients need authorities",
+            fix="give --tls-cert and --tls-key, and with --tls-required also --tls-clients",
         )
+    return TlsFiles(
+        certificate=asked.tls_cert,
+        key=asked.tls_key,
+        clients=asked.tls_clients,
+        required=asked.tls_required,
+    )
 
 
 @contextlib.contextmanager

@@ -18,7 +18,9 @@ import msgspec
 from falaj.base import time as clock
 from falaj.base.errors import FalajError, NotFound
 from falaj.base.files import write_atomic
-from falaj.doors.predict.http import Connection, Desk, Limits
+from falaj.base.tls import BadFiles, Contexts, TlsFiles
+from falaj.doors.predict.http import Desk, Limits
+from falaj.doors.predict.listen import door
 from falaj.doors.predict.routes import Predict
 from falaj.doors.predict.rpc import Rpc, RpcSettings
 from falaj.doors.predict.staging import (
@@ -39,6 +41,7 @@ from falaj.serving.requests import RequestIds
 __all__ = ["PlanFile", "Server", "Settings", "start_ticks"]
 
 TICK_S: Final = 0.25
+ADMIN_HOST: Final = "127.0.0.1"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,6 +59,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     reverify_s: float = 3600.0
     limits: Limits = Limits()
     rpc: RpcSettings | None = None
+    tls: TlsFiles | None = None
+    known_only: bool = False
 
 
 class PlanFile:
@@ -113,6 +118,8 @@ class Server:
         self.refused_plan: bytes = b""
         self.url = ""
         self.rpc: Rpc | None = None
+        self.contexts: Contexts | None = None
+        self.admin_desk: Desk | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises FalajError when it cannot start."""
@@ -123,6 +130,8 @@ class Server:
         truth = LabelFile(self.settings.spool, self.boot)
         app = Predict(loop, self.ids, self.tally, self.log, truth, _version(), self.settings.name)
         self.app = app
+        app.known_only = self.settings.known_only
+        self.contexts = contexts_of(self.settings.tls)
         self.plan_file.changed()
         prepared = self._first()
         app.switch(prepared)
@@ -168,13 +177,9 @@ class Server:
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Server]:
         """Public listener; and one of its own, because a shared port answers by chance."""
         settings = self.settings
-
-        def protocol() -> Connection:
-            return Connection(self.desk)
-
         try:
             public = await loop.create_server(
-                protocol,
+                door(self.desk, self.contexts),
                 settings.host,
                 settings.port,
                 reuse_port=settings.shared_port or None,
@@ -189,11 +194,14 @@ class Server:
         servers = [public]
         port = public.sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.url = self.own_url = f"http://{host}:{port}"
+        scheme = "https" if self.contexts else "http"
+        self.url = self.own_url = f"{scheme}://{host}:{port}"
         if settings.shared_port:
-            own = await loop.create_server(protocol, settings.host, 0)
+            self.admin_desk = Desk(self.app, settings.limits)
+            self.admin_desk.admin = True
+            own = await loop.create_server(door(self.admin_desk), ADMIN_HOST, 0)
             servers.append(own)
-            self.own_url = f"http://{host}:{own.sockets[0].getsockname()[1]}"
+            self.own_url = f"http://{ADMIN_HOST}:{own.sockets[0].getsockname()[1]}"
         return servers
 
     def _tell(self) -> None:
@@ -234,8 +242,22 @@ class Server:
                     self._look()
                 if number % 4 == 0:
                     self.desk.tick()
+                    if self.admin_desk is not None:
+                        self.admin_desk.tick()
+                    self._renew()
             except Exception as error:  # top of the door: the clock must not stop
                 print(f"falaj: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+    def _renew(self) -> None:
+        """Take up certificates that have changed; say so when they cannot be."""
+        contexts = self.contexts
+        if contexts is None:
+            return
+        before = contexts.problem
+        contexts.renew()
+        if contexts.problem and contexts.problem != before:
+            words = f"certificate not taken up, the one before stays: {contexts.problem}"
+            print(f"falaj: {words}", file=sys.stderr, flush=True)
 
     def _flush(self, *, everything: bool = False) -> None:
         self.app.take_posted()
@@ -331,8 +353,9 @@ class Server:
         ):
             await asyncio.sleep(0.02)
             self.desk.drain()
-        for connection in list(self.desk.connections):
-            connection.transport.close()
+        for desk in (self.desk, self.admin_desk):
+            for connection in list(desk.connections) if desk is not None else ():
+                connection.transport.close()
         await asyncio.sleep(0)
 
     def _leave(self) -> None:
@@ -344,6 +367,20 @@ class Server:
             with contextlib.suppress(OSError, msgspec.MsgspecError, KeyError):
                 if msgspec.json.decode(card.read_bytes())["boot"] == self.boot:
                     card.unlink()
+
+
+def contexts_of(files: TlsFiles | None) -> Contexts | None:
+    """Make the first TLS context. Raises FalajError."""
+    if files is None:
+        return None
+    try:
+        return Contexts(files)
+    except BadFiles as error:
+        raise FalajError(
+            "serving.tls-files",
+            f"TLS: {error}",
+            fix="give a PEM certificate, the key that belongs to it, and authorities of clients",
+        ) from None
 
 
 def start_ticks(pid: int) -> int:

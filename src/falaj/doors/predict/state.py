@@ -14,6 +14,7 @@ from falaj.serving.batching import Turn
 from falaj.serving.counts import Tally
 from falaj.serving.journal import LogFile
 from falaj.serving.requests import RequestIds
+from falaj.serving.rights import Bucket
 from falaj.serving.spool import LogRow
 
 __all__ = ["State"]
@@ -43,6 +44,8 @@ class State:
         self.outcomes: dict[tuple[str, str, str, str], int] = {}
         self.shed: dict[str, int] = {}
         self.refusals: dict[str, int] = {}
+        self.auth: dict[str, int] = {}
+        self.buckets: dict[str, Bucket] = {}
         self.failures = 0
         self.last_failure = ""
         self.problem = ""
