@@ -66,6 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_buffer: int = 1024 * 1024
     discard: int = 64 * 1024
     discard_s: float = 1.0
+    dawdle_s: float = 2.0
     age_s: float = 3600.0
 
 
@@ -122,6 +123,7 @@ class Desk:
         self.last_turned_away = ""
         self.addresses: dict[str, int] = {}
         self.handshakes = 0  # in work
+        self.later: Callable[[Callable[[], None]], Any] | None = None  # the loop's `call_soon`
         self.tasks: set[Any] = set()  # of handshakes: a loop keeps no tasks alive
         self.date = b""
         self.now = 0.0
@@ -143,7 +145,8 @@ class Desk:
     def room(self, address: str) -> bool:
         """Tell whether one more connection may come; one that may not is counted."""
         limits = self.limits
-        if len(self.connections) + self.handshakes >= limits.connections:
+        full = len(self.connections) + self.handshakes >= limits.connections
+        if full and not self.make_room():
             self.turn_away("connections")
             return False
         here = not address or address.startswith("127.") or address == "::1"
@@ -151,6 +154,28 @@ class Desk:
         if most and self.addresses.get(address, 0) >= most:
             self.turn_away("peer")
             return False
+        return True
+
+    def make_room(self) -> bool:
+        """End the connection that has dawdled longest: a thousand slow clients shut out nobody.
+
+        Half-sent messages and answers that nobody reads go first, then idle ones; never one that is
+        worked for, and none that was quick within the last two seconds.
+        """
+        now = self.now
+        slow = [
+            (connection.phase == IDLE and not connection.full_since, connection.since, number)
+            for number, connection in enumerate(self.connections)
+            if (connection.full_since or not connection.is_busy)
+            and now - connection.since > self.limits.dawdle_s
+        ]
+        if not slow:
+            return False
+        worst = min(slow)[2]
+        connection = next(c for number, c in enumerate(self.connections) if number == worst)
+        self.turn_away("dawdling")
+        connection.transport.abort()
+        connection.depart()
         return True
 
     def enter(self, address: str) -> None:
@@ -241,6 +266,10 @@ class Connection(asyncio.Protocol):
         self.gone = True
         self.closing = True
         self.queue.clear()
+        self.depart()
+
+    def depart(self) -> None:
+        """Give the place free, once."""
         self.desk.connections.discard(self)
         if self.address is not None:
             self.desk.leave(self.address)
@@ -472,8 +501,14 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """Hand out waiting requests until one is in work; the loop replaces recursion."""
         self.pumping = True
+        left = self.limits.pipelined
         try:
             while self.queue and self.work is None and not self.gone and not self.full_since:
+                if not left and self.desk.later is not None:
+                    # Others have their turn before the next ones of this connection.
+                    self.desk.later(self._go_on)
+                    return
+                left -= 1
                 item = self.queue.popleft()
                 if isinstance(item, Refused):
                     self._say(item)
@@ -488,6 +523,10 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
             if self.ended and not self.queue:
                 self._end()
+
+    def _go_on(self) -> None:
+        if self.work is None and self.queue and not self.pumping:
+            self._pump()
 
     def _resume_reading(self) -> None:
         if (

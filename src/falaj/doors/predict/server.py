@@ -140,6 +140,7 @@ class Server:
         gc.freeze()
         gc.set_threshold(20_000, 10, 20)  # requests leave no circles behind
         self.desk = Desk(app, self.settings.limits)
+        self.desk.later = loop.call_soon
         servers = await self._listen(loop)
         if self.settings.rpc is not None:
             self.rpc = Rpc(app, self.settings.rpc)
