@@ -38,8 +38,9 @@ def issue(
     subject: str,
     now: datetime,
     lifetime: timedelta,
+    thumbprint: str = "",
 ) -> str:
-    """Sign a token for `subject`, good from now for `lifetime`."""
+    """Sign a token for `subject`, good from now for `lifetime`; thumbprint: bound to it."""
     at = int(now.timestamp())
     header = {"alg": "ES256", "kid": dsse.hint_of(signer.public), "typ": "at+jwt"}
     claims = {
@@ -49,6 +50,7 @@ def issue(
         "iat": at,
         "exp": at + int(lifetime.total_seconds()),
         "jti": ids.new(),
+        **({"cnf": {"x5t#S256": thumbprint}} if thumbprint else {}),
     }
     message = f"{segment(header)}.{segment(claims)}".encode()
     return f"{message.decode()}.{encode(raw_signature(signer.sign(message)))}"
@@ -62,8 +64,13 @@ def verify(
     keys: dict[str, bytes],
     now: datetime,
     max_lifetime: timedelta,
+    thumbprint: str = "",
 ) -> Claims:
-    """Check everything; `keys`: kid -> public PEM. Raises BadToken."""
+    """Check everything; `keys`: kid -> public PEM. Raises BadToken.
+
+    thumbprint: x5t#S256 of the client certificate, base64url. A token that is bound to a certificate
+    (RFC 8705, 3.1) is good in its owner's hands only.
+    """
     from joserfc import jwk, jws
     from joserfc.errors import JoseError
 
@@ -80,9 +87,19 @@ def verify(
         jws.deserialize_compact(token, jwk.ECKey.import_key(keys[kid]), algorithms=["ES256"])
     except (JoseError, ValueError) as error:
         raise BadToken(f"signature: {error}") from None
+    claims = part(token, 1)
+    if "cnf" in claims:
+        _bound(claims["cnf"], thumbprint)
     return checked(
-        part(token, 1), issuer, audience, int(now.timestamp()), int(max_lifetime.total_seconds())
+        claims, issuer, audience, int(now.timestamp()), int(max_lifetime.total_seconds())
     )
+
+
+def _bound(confirmation: Any, thumbprint: str) -> None:
+    if not isinstance(confirmation, dict) or set(confirmation) != {"x5t#S256"}:
+        raise BadToken("claim cnf: expected x5t#S256 alone")
+    if not thumbprint or confirmation["x5t#S256"] != thumbprint:
+        raise BadToken("claim cnf: bound to another certificate")
 
 
 def checked(claims: dict[str, Any], issuer: str, audience: str, now_s: int, most_s: int) -> Claims:

@@ -8,6 +8,7 @@ from falaj.base.time import Instant
 from falaj.facts.wire import Fact
 
 __all__ = [
+    "AccessPlan",
     "Arm",
     "ArmPlan",
     "Boot",
@@ -18,6 +19,7 @@ __all__ = [
     "Observed",
     "ObservedServer",
     "SplitPlan",
+    "TokenIssuer",
     "TrafficPlan",
 ]
 
@@ -90,10 +92,40 @@ class LogKey(Fact, frozen=True, kw_only=True):
     residency: str = ""
 
 
+class TokenIssuer(Fact, frozen=True, kw_only=True):
+    """Whose tokens are taken: `issuer` by exact text. keys: kid -> public key, PEM (ES256).
+
+    prefix: stands in front of the subject of its tokens, so that two issuers' subjects differ.
+    """
+
+    issuer: str
+    audience: str
+    keys: dict[str, str]
+    max_lifetime_s: int = 900
+    prefix: str = ""
+
+
+class AccessPlan(Fact, frozen=True, kw_only=True):
+    """Who may ask the data plane, decided beforehand. No entry, no access.
+
+    allow: (who, action, model). who: a principal (a token's subject, a certificate's SPIFFE URI) or
+    `role:NAME`; action: `infer`, `ground-truth` or `override` (choose the arm); model: a name or `*`.
+    roles: principal -> names. rate: who -> requests a second; the largest that fits counts, without
+    one there is no limit. expires: from then on nobody is let in; None: with the next plan.
+    """
+
+    issuers: tuple[TokenIssuer, ...] = ()
+    allow: tuple[tuple[str, str, str], ...] = ()
+    roles: dict[str, tuple[str, ...]] = {}
+    rate: dict[str, int] = {}
+    expires: Instant | None = None
+
+
 class TrafficPlan(Fact, frozen=True, kw_only=True):
     """plan.json inside its DSSE envelope (role `plan`). seq only grows; no floats.
 
     log_key: the inference log is sealed under it; without one it is written in the clear.
+    access: without it a server on loopback answers everybody there, and any other nobody.
     """
 
     v: int = 1
@@ -103,6 +135,7 @@ class TrafficPlan(Fact, frozen=True, kw_only=True):
     issued: Instant
     models: dict[str, ModelPlan]
     log_key: LogKey | None = None
+    access: AccessPlan | None = None
 
 
 class Desired(Fact, frozen=True, kw_only=True):

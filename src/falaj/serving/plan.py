@@ -18,8 +18,19 @@ from falaj.base.errors import Conflict, FalajError, Unverified
 from falaj.facts.releases import Trust
 from falaj.facts.serving import ArmPlan, LogKey, ModelPlan, TrafficPlan
 from falaj.facts.trust import keys_for
+from falaj.serving.rights import faults
 
-__all__ = ["MAX_PLAN", "PLAN", "ROLE", "Split", "check", "is_canary", "open_plan", "succeed"]
+__all__ = [
+    "MAX_PLAN",
+    "PLAN",
+    "ROLE",
+    "Split",
+    "check",
+    "is_canary",
+    "open_plan",
+    "read",
+    "succeed",
+]
 
 PLAN: Final = "application/vnd.falaj.plan+json"
 ROLE: Final = "plan"
@@ -48,13 +59,24 @@ def open_plan(text: bytes, trust: Trust, *, now: datetime) -> tuple[TrafficPlan,
         opened = dsse.open_envelope(canonical.loads(text), keys, kind=PLAN)
     except (canonical.NotCanonical, dsse.BadEnvelope) as error:
         raise Unverified("serving.plan-signature", f"plan.json: {error}", fix=FIX) from None
+    plan = read(opened.payload)
     try:
-        plan = msgspec.convert(opened.payload, TrafficPlan)
         digest = of_bytes(canonical.dumps(opened.payload))
-    except (msgspec.ValidationError, canonical.NotCanonical) as error:
+    except canonical.NotCanonical as error:
         raise _bad(str(error)) from None
-    check(plan)
     return plan, digest
+
+
+def read(payload: object) -> TrafficPlan:
+    """Read the payload of an envelope that held. Raises FalajError, in words that name the field."""
+    try:
+        plan = msgspec.convert(payload, TrafficPlan)
+    except msgspec.ValidationError as error:
+        raise _bad(str(error)) from None
+    except UnicodeEncodeError:
+        raise _bad("text: half of a surrogate pair is no character") from None
+    check(plan)
+    return plan
 
 
 FIX: Final = "apply the plan again from the control plane"
@@ -96,6 +118,10 @@ def check(plan: TrafficPlan) -> None:
         _check_model(where, model)
     if plan.log_key is not None:
         _check_log_key(plan.log_key)
+    if plan.access is not None:
+        wrong = faults(plan.access)
+        if wrong:
+            raise _bad(f"access.{wrong[0]}")
 
 
 def _check_log_key(key: LogKey) -> None:
@@ -167,7 +193,8 @@ def _salt(where: str, text: str) -> bytes:
 
 
 def _bad(words: str) -> FalajError:
-    return FalajError("serving.plan-field", f"plan.json: {words}", fix=FIX)
+    shown = words.encode("utf-8", "backslashreplace").decode()  # half a pair cannot be printed
+    return FalajError("serving.plan-field", f"plan.json: {shown}", fix=FIX)
 
 
 def is_canary(

@@ -285,7 +285,7 @@ class Reader:
                 if (np.abs(wide[np.isfinite(wide)]) >= FLOAT32_LARGEST).any():
                     raise OverflowError
                 packed = wide.astype("<f4").tobytes()
-        except OverflowError:
+        except (OverflowError, struct.error):  # the latter: a whole number beyond float64
             raise Refusal(*too_large(tensor, holes, width)) from None
         return Rows(n, width, values, packed)
 

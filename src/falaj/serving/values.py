@@ -56,7 +56,7 @@ def flat_of(name: str, shape: Sequence[int], data: bytes) -> list[Any]:
     """Flat values in row-major order, from flat or nested data that matches the shape."""
     try:
         values: list[Any] = ANYTHING.decode(data)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
         raise Refusal(Finding("serving.data", f"{name}: data: {error}", name)) from None
     total = math.prod(shape)
     if values and isinstance(values[0], list):

@@ -10,6 +10,7 @@ import threading
 import time
 
 import pytest
+from fuzzing import Sink
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from servers import infer_body, read_all
@@ -188,37 +189,6 @@ PIECES = st.sampled_from(
 )  # fmt: skip
 
 
-class Sink:
-    """A transport that keeps what is written."""
-
-    def __init__(self):
-        self.written = b""
-        self.closed = False
-
-    def write(self, data):
-        assert not self.closed
-        self.written += data
-
-    def write_eof(self):
-        self.closed = True
-
-    close = abort = write_eof
-
-    def can_write_eof(self):
-        return True
-
-    def get_extra_info(self, name):
-        return None
-
-    def set_write_buffer_limits(self, high):
-        pass
-
-    def pause_reading(self):
-        pass
-
-    resume_reading = pause_reading
-
-
 @settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
 @given(
     st.lists(PIECES | st.binary(max_size=30), max_size=25),
@@ -263,6 +233,7 @@ def quick():
     async def serve():
         desk = told["desk"] = Desk(application, limits)
         loop = asyncio.get_running_loop()
+        desk.later = loop.call_soon
         server = await loop.create_server(lambda: Connection(desk), "127.0.0.1", 0)
         told["address"] = server.sockets[0].getsockname()
         told["stop"] = asyncio.Event()

@@ -23,6 +23,7 @@ REASONS: Final = {
     200: b"OK",
     202: b"Accepted",
     400: b"Bad Request",
+    401: b"Unauthorized",
     403: b"Forbidden",
     404: b"Not Found",
     405: b"Method Not Allowed",
@@ -31,6 +32,7 @@ REASONS: Final = {
     414: b"URI Too Long",
     415: b"Unsupported Media Type",
     417: b"Expectation Failed",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     500: b"Internal Server Error",
     503: b"Service Unavailable",
@@ -42,7 +44,11 @@ CONTINUE: Final = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
-    """Bounds of one server. Bytes, seconds, counts."""
+    """Bounds of one server. Bytes, seconds, counts.
+
+    peer: connections of one address; peer_here: of this machine's own, where a proxy may stand for
+    everybody; 0 is no limit but `connections`.
+    """
 
     head: int = 16 * 1024
     headers: int = 100
@@ -50,6 +56,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     body: int = 16 * 1024 * 1024
     pipelined: int = 16
     connections: int = 1000
+    peer: int = 128
+    peer_here: int = 0
     head_s: float = 10.0
     body_s: float = 60.0
     body_rate: int = 1024  # bytes a second over ten seconds
@@ -58,6 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     write_buffer: int = 1024 * 1024
     discard: int = 64 * 1024
     discard_s: float = 1.0
+    dawdle_s: float = 2.0
     age_s: float = 3600.0
 
 
@@ -72,9 +81,12 @@ class Refused(Exception):
 
 
 class Request:
-    """A complete message. at_ns: perf_counter when its last byte was parsed."""
+    """A complete message. at_ns: perf_counter when its last byte was parsed.
 
-    __slots__ = ("at_ns", "body", "close", "headers", "method", "old", "target")
+    rights: what who sent it may do, where identities are asked for.
+    """
+
+    __slots__ = ("at_ns", "body", "close", "headers", "method", "old", "rights", "target")
 
     def __init__(
         self,
@@ -91,6 +103,7 @@ class Request:
         self.body = body
         self.close = close
         self.old = old
+        self.rights: Any = None
         self.at_ns = time.perf_counter_ns()
 
 
@@ -103,8 +116,15 @@ class Desk:
         self.application = application
         self.limits = limits or Limits()
         self.connections: set[Connection] = set()
+        self.admin = False  # the listener of those who run this server, on this machine alone
         self.draining = False
         self.refused: dict[int, int] = {}
+        self.turned_away: dict[str, int] = {}  # reason -> connections that were closed at accept
+        self.last_turned_away = ""
+        self.addresses: dict[str, int] = {}
+        self.handshakes = 0  # in work
+        self.later: Callable[[Callable[[], None]], Any] | None = None  # the loop's `call_soon`
+        self.tasks: set[Any] = set()  # of handshakes: a loop keeps no tasks alive
         self.date = b""
         self.now = 0.0
         self.tick()
@@ -115,6 +135,62 @@ class Desk:
         self.now = time.monotonic()
         for connection in list(self.connections):
             connection.check(self.now)
+
+    @staticmethod
+    def address_of(transport: Any) -> str:
+        """Address of the other end; empty for a unix socket."""
+        name = transport.get_extra_info("peername")
+        return str(name[0]) if isinstance(name, tuple) and name else ""
+
+    def room(self, address: str) -> bool:
+        """Tell whether one more connection may come; one that may not is counted."""
+        limits = self.limits
+        full = len(self.connections) + self.handshakes >= limits.connections
+        if full and not self.make_room():
+            self.turn_away("connections")
+            return False
+        here = not address or address.startswith("127.") or address == "::1"
+        most = limits.peer_here if here else limits.peer
+        if most and self.addresses.get(address, 0) >= most:
+            self.turn_away("peer")
+            return False
+        return True
+
+    def make_room(self) -> bool:
+        """End the connection that has dawdled longest: a thousand slow clients shut out nobody.
+
+        Half-sent messages and answers that nobody reads go first, then idle ones; never one that is
+        worked for, and none that was quick within the last two seconds.
+        """
+        now = self.now
+        slow = [
+            (connection.phase == IDLE and not connection.full_since, connection.since, number)
+            for number, connection in enumerate(self.connections)
+            if (connection.full_since or not connection.is_busy)
+            and now - connection.since > self.limits.dawdle_s
+        ]
+        if not slow:
+            return False
+        worst = min(slow)[2]
+        connection = next(c for number, c in enumerate(self.connections) if number == worst)
+        self.turn_away("dawdling")
+        connection.transport.abort()
+        connection.depart()
+        return True
+
+    def enter(self, address: str) -> None:
+        self.addresses[address] = self.addresses.get(address, 0) + 1
+
+    def leave(self, address: str) -> None:
+        left = self.addresses.get(address, 0) - 1
+        if left > 0:
+            self.addresses[address] = left
+        else:
+            self.addresses.pop(address, None)
+
+    def turn_away(self, reason: str, words: str = "") -> None:
+        self.turned_away[reason] = self.turned_away.get(reason, 0) + 1
+        self.last_turned_away = words or reason
 
     def drain(self) -> None:
         """Answers say close from now on; idle connections go."""
@@ -161,18 +237,25 @@ class Connection(asyncio.Protocol):
         self.mark = (desk.now, 0)
         self.discarded = -1
         self.discard_until = 0.0
+        self.lingering = False  # the transport cannot half-close
+        self.address: str | None = None  # counted under it
+        self.peer: Any = None  # of a client certificate
+        self.grant: Any = None  # the newest decision about who asks here, and on what words
+        self.credential = b""
 
     # asyncio calls these
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
-        connections = self.desk.connections
-        if len(connections) >= self.limits.connections:
-            self.desk.refused[503] = self.desk.refused.get(503, 0) + 1
+        desk = self.desk
+        address = desk.address_of(transport)
+        if not desk.room(address):
             self.closing = True
             transport.abort()
             return
-        connections.add(self)
+        self.address = address
+        desk.enter(address)
+        desk.connections.add(self)
         transport.set_write_buffer_limits(high=self.limits.write_buffer)
         sock = transport.get_extra_info("socket")
         if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
@@ -183,7 +266,14 @@ class Connection(asyncio.Protocol):
         self.gone = True
         self.closing = True
         self.queue.clear()
+        self.depart()
+
+    def depart(self) -> None:
+        """Give the place free, once."""
         self.desk.connections.discard(self)
+        if self.address is not None:
+            self.desk.leave(self.address)
+            self.address = None
 
     def data_received(self, data: bytes) -> None:
         if self.closing:
@@ -333,6 +423,10 @@ class Connection(asyncio.Protocol):
 
     # the application calls these
 
+    @property
+    def is_admin(self) -> bool:
+        return self.desk.admin
+
     def answer(self, status: int, body: bytes, *, kind: bytes = JSON, headers: bytes = b"") -> None:
         """Answer the request in work. headers: complete lines."""
         self.send(
@@ -383,7 +477,7 @@ class Connection(asyncio.Protocol):
         limits = self.limits
         if self.discarded >= 0:
             if now > self.discard_until:
-                self.transport.abort()
+                (self.transport.close if self.lingering else self.transport.abort)()
         elif self.full_since and now - self.full_since > limits.write_s:
             self.transport.abort()
         elif self.closing or not self.reading:
@@ -407,8 +501,14 @@ class Connection(asyncio.Protocol):
     def _pump(self) -> None:
         """Hand out waiting requests until one is in work; the loop replaces recursion."""
         self.pumping = True
+        left = self.limits.pipelined
         try:
             while self.queue and self.work is None and not self.gone and not self.full_since:
+                if not left and self.desk.later is not None:
+                    # Others have their turn before the next ones of this connection.
+                    self.desk.later(self._go_on)
+                    return
+                left -= 1
                 item = self.queue.popleft()
                 if isinstance(item, Refused):
                     self._say(item)
@@ -423,6 +523,10 @@ class Connection(asyncio.Protocol):
             self._resume_reading()
             if self.ended and not self.queue:
                 self._end()
+
+    def _go_on(self) -> None:
+        if self.work is None and self.queue and not self.pumping:
+            self._pump()
 
     def _resume_reading(self) -> None:
         if (
@@ -474,20 +578,23 @@ class Connection(asyncio.Protocol):
             b"content-length: %d\r\n\r\n%b"
             % (refused.status, REASONS[refused.status], self.desk.date, len(body), body)
         )
-        self._end()
+        self._end(linger=True)
 
-    def _end(self) -> None:
-        """Say good-bye: nothing follows what was written."""
+    def _end(self, *, linger: bool = False) -> None:
+        """Say good-bye: nothing follows what was written. linger: the client may still be sending."""
         self.closing = True
         self.queue.clear()
         if self.gone or self.discarded >= 0:
             return
-        if self.ended or not self.transport.can_write_eof():
+        half = self.transport.can_write_eof()  # TLS has no half of a connection
+        if self.ended or not (half or linger):
             self.transport.close()
             return
         self.discarded = 0
         self.discard_until = time.monotonic() + self.limits.discard_s
-        self.transport.write_eof()
+        self.lingering = not half
+        if half:
+            self.transport.write_eof()
         if not self.reading:
             self.reading = True
             self.transport.resume_reading()

@@ -23,6 +23,7 @@ from falaj.facts.serving import ArmPlan, ModelPlan, SplitPlan, TrafficPlan
 from falaj.releases.verify import read_manifest
 
 if TYPE_CHECKING:
+    from falaj.base.tls import TlsFiles
     from falaj.doors.predict.rpc import RpcSettings
 
 __all__ = ["main", "serve_folder"]
@@ -49,6 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "--grpc-clients", default="", help="PEM: authorities of client certificates"
     )
+    parser.add_argument("--tls-cert", type=Path, help="PEM; with --tls-key: HTTPS")
+    parser.add_argument("--tls-key", type=Path, help="PEM, without a password")
+    parser.add_argument("--tls-clients", type=Path, help="PEM: authorities of client certificates")
+    parser.add_argument("--tls-required", action="store_true", help="no client without one")
+    parser.add_argument(
+        "--plain-beyond-loopback",
+        action="store_true",
+        help="speak plain HTTP on --host: tokens and rows can be read on the way",
+    )
     parser.add_argument(
         "--workers", type=int, default=0, help="that many, supervised; 0: this process alone"
     )
@@ -65,7 +75,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     asked = parser.parse_args(words)
     try:
-        loopback_only(asked.host)
+        inside = is_loopback(asked.host)
+        if not (inside or asked.tls_cert or asked.plain_beyond_loopback):
+            raise plain(asked.host)
+        if not (
+            inside or asked.grpc_port is None or asked.grpc_cert or asked.plain_beyond_loopback
+        ):
+            raise plain(asked.host)
         if asked.listen_fd >= 0:
             return alone(asked)  # a worker: its supervisor holds the lock
         with held(asked.root, asked.name, asked.lock_fd):
@@ -95,6 +111,8 @@ def alone(asked: argparse.Namespace) -> int:
         listen_fd=asked.listen_fd,
         control_fd=asked.control_fd,
         rpc=rpc_settings(asked),
+        tls=tls_files(asked),
+        known_only=not is_loopback(asked.host),
     )
     code: int = serve(settings)
     return code
@@ -113,6 +131,7 @@ def supervised(asked: argparse.Namespace, words: Sequence[str]) -> int:
         port=asked.port,
         workers=asked.workers,
         arguments=without(words, SUPERVISOR),
+        secure=asked.tls_cert is not None,
         leave_s=asked.drain_s + asked.idle_s + 15.0,
     )
     return asyncio.run(Supervisor(how).run())
@@ -196,19 +215,42 @@ def serve_folder(folder: Path, trust: Path, port: int, grpc_port: int | None = N
         return error.exit
 
 
-def loopback_only(host: str) -> None:
-    """Plain HTTP stays on this machine. Raises NotAllowed."""
+def is_loopback(host: str) -> bool:
     try:
-        inside = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        inside = host == "localhost"
-    if not inside:
-        raise NotAllowed(
-            "serving.plain",
-            f"host: got {host!r}, expected a loopback address",
-            why="this server speaks plain HTTP and knows no identities",
-            fix="put a proxy with TLS and access control in front of 127.0.0.1",
+        return host == "localhost"
+
+
+def plain(host: str) -> NotAllowed:
+    """Plain text stays on this machine, unless somebody says otherwise."""
+    return NotAllowed(
+        "serving.plain",
+        f"host: got {host!r}, expected a loopback address, or TLS",
+        why="tokens and rows would travel in the clear",
+        fix="give --tls-cert and --tls-key (and --grpc-cert, --grpc-key), or say "
+        "--plain-beyond-loopback where something else protects the way",
+    )
+
+
+def tls_files(asked: argparse.Namespace) -> TlsFiles | None:
+    """How TLS is asked for. Raises FalajError: a part is missing."""
+    if not (asked.tls_cert or asked.tls_key or asked.tls_clients or asked.tls_required):
+        return None
+    from falaj.base.tls import TlsFiles
+
+    if not (asked.tls_cert and asked.tls_key) or (asked.tls_required and not asked.tls_clients):
+        raise FalajError(
+            "serving.tls-files",
+            "TLS: certificate and key belong together, and required clients need authorities",
+            fix="give --tls-cert and --tls-key, and with --tls-required also --tls-clients",
         )
+    return TlsFiles(
+        certificate=asked.tls_cert,
+        key=asked.tls_key,
+        clients=asked.tls_clients,
+        required=asked.tls_required,
+    )
 
 
 @contextlib.contextmanager

@@ -15,18 +15,20 @@ import msgspec
 from falaj.base import time as clock
 from falaj.doors.predict import metrics, page
 from falaj.doors.predict.forms import instances_body, predict_body, v2_body
+from falaj.doors.predict.guard import Guard
 from falaj.doors.predict.http import Connection, Request, error_body
 from falaj.doors.predict.jobs import TIMEOUT_S, Job
 from falaj.doors.predict.jobs import timeout_s as wait_s
 from falaj.doors.predict.staging import Live, Prepared
 from falaj.doors.predict.state import State
 from falaj.facts.serving import Boot
-from falaj.serving import labels, spool
+from falaj.serving import labels, rights, spool
 from falaj.serving.batching import MAX_ROWS
 from falaj.serving.counts import CANARY, STABLE, Tally
 from falaj.serving.journal import LogFile
 from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.requests import RequestIds
+from falaj.serving.rights import Rights
 from falaj.serving.schema import Finding, Reader, Refusal
 from falaj.serving.wire import v2
 from falaj.serving.wire.instances import decode_instances, decode_invocation
@@ -38,6 +40,8 @@ EXTENSIONS: Final = ("binary_tensor_data",)
 BULK_TURNS: Final = 20.0  # what large requests may wait, in terms of small ones
 RETIRE_S: Final = 1.0
 BULK_WAITING: Final = 32
+
+MORE: Final = {401: b"www-authenticate: Bearer\r\n", 429: b"retry-after: 1\r\n"}
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -74,6 +78,8 @@ class Predict(State):
         self.disk = ThreadPoolExecutor(1, "disk")
         self.bulk_waiting = 0
         self.boots: dict[str, Boot] = {}
+        self.guard: Guard | None = None
+        self.known_only = False  # beyond this machine nobody is let in without an access table
 
     def switch(self, prepared: Prepared) -> None:
         """Step two of a new plan: one assignment, between two requests."""
@@ -107,6 +113,9 @@ class Predict(State):
                 self.loop.call_later(RETIRE_S, remote.retire)
         self.remotes = [r for r in self.remotes if r.up and r not in kept] + kept
         self.plan_since = time.time()
+        access = prepared.plan.access
+        guarded = access is not None or self.known_only
+        self.guard = Guard(access, results=self.auth, buckets=self.buckets) if guarded else None
         self.log.use(prepared.plan.log_key)
 
     def __call__(self, request: Request, connection: Connection) -> None:
@@ -114,6 +123,9 @@ class Predict(State):
         try:
             hot = self.hot.get(request.target)
             if hot is not None and request.method == b"POST":
+                if self.guard is not None:
+                    grant = self.guard.admit(request, connection, "infer", hot.live.name)
+                    request.rights = grant.rights
                 self.infer(hot, request, connection)
             else:
                 self.cold(request, connection)
@@ -169,6 +181,9 @@ class Predict(State):
             # The client chose: such a request says nothing about the arms.
             engine = hot.named
             arm = CANARY if hot.named is live.canary else STABLE
+        elif request.rights is not None and (chosen := self.chosen(live, request)) >= 0:
+            arm = chosen
+            engine = live.canary if chosen == CANARY else live.stable
         else:
             key = b""
             if split.weight_bp:
@@ -191,6 +206,16 @@ class Predict(State):
         return make(
             self, live, call, request, connection, hot.form, counter, stratum, arm, engine, counted
         )
+
+    def chosen(self, live: Live, request: Request) -> int:
+        """Return the arm that a tester asks for, or -1. Such a request counts in no arm."""
+        asked = request.headers.get(b"falaj-arm")
+        if asked is None or live.canary is None:
+            return -1
+        held: Rights = request.rights
+        if not (held.may("override", live.name) or held.names & set(live.plan.split.testers)):
+            return -1  # a header that anybody can send changes nothing
+        return {b"canary": CANARY, b"stable": STABLE}.get(asked.strip().lower(), -1)
 
     def submit(
         self, hot: Hot, call: v2.Call | None, request: Request, connection: Connection
@@ -264,7 +289,7 @@ class Predict(State):
         request = self.ids.name("", self.ids.next())
         body = error_body(first.code, first.message, request=request, **more)
         line = b"falaj-request: %b\r\n" % request.encode()
-        connection.answer(refusal.status, body, headers=line)
+        connection.answer(refusal.status, body, headers=line + MORE.get(refusal.status, b""))
 
     def unavailable(self, connection: Connection, code: str, message: str) -> None:
         connection.answer(503, error_body(code, message), headers=b"retry-after: 1\r\n")
@@ -282,6 +307,8 @@ class Predict(State):
             words = "what is live comes from the traffic plan only"
             connection.answer(405, error_body("serving.method", words), headers=b"allow:\r\n")
             return
+        if self.guard is not None and not connection.is_admin:
+            self.guarded(parts, query, request, connection)
         found = self.find(parts, query, request, connection)
         if found is None:
             words = f"no such address: {path[:100]}"
@@ -294,6 +321,32 @@ class Predict(State):
             connection.answer(405, body, headers=f"allow: {allow}\r\n".encode())
             return
         act()
+
+    def guarded(
+        self, parts: tuple[str, ...], query: str, request: Request, connection: Connection
+    ) -> None:
+        """Let health through, and nobody else without a right. Raises Refusal."""
+        guard = self.guard
+        if guard is None or parts in (("v2", "health", "live"), ("v2", "health", "ready")):
+            return
+        action, model = "infer", ""
+        match parts:
+            case ("v2", "models", model, *_):
+                pass
+            case ("v1", "models", model):
+                model = model.removesuffix(":predict")
+            case ("ground-truth", model):
+                action = "ground-truth"
+            case ("predict",) | ("invocations",):
+                # Who is not known here does not learn which models there are.
+                models = list(self.current.models) if self.current else []
+                named = parse_qs(query).get("model", models if len(models) == 1 else [])
+                model = named[0] if named else rights.ANY
+            case ("v2",) | ("v2", "") | ("v1", "models"):
+                action = rights.KNOWN
+            case _:
+                model = rights.ANY  # the server's own pages are about all models
+        request.rights = guard.admit(request, connection, action, model).rights
 
     def find(
         self, parts: tuple[str, ...], query: str, request: Request, connection: Connection
@@ -388,7 +441,10 @@ class Predict(State):
         connection.answer(200, encode(told))
 
     def health(self, connection: Connection) -> None:
-        connection.answer(200 if self.ready else 503, encode(self.state()))
+        told = self.state()
+        if self.guard is not None and not connection.is_admin:
+            told = {"live": True, "ready": self.ready}  # anybody may ask this much
+        connection.answer(200 if self.ready else 503, encode(told))
 
     def model(self, name: str, version: str, connection: Connection) -> None:
         live = self.live(name, version)

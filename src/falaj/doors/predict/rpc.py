@@ -6,6 +6,7 @@ handing each call to the loop. What a call changes is left for the loop (`State.
 
 from __future__ import annotations
 
+import ssl
 import sys
 import threading
 import time
@@ -17,6 +18,8 @@ from typing import Any, Final
 import msgspec
 
 from falaj.base.errors import FalajError
+from falaj.base.tls import Peer, thumbprint_of
+from falaj.doors.predict.guard import Grant
 from falaj.doors.predict.health import Health, Reflection
 from falaj.doors.predict.http import Request
 from falaj.doors.predict.jobs import CLIENT_ID, Job
@@ -24,6 +27,7 @@ from falaj.doors.predict.routes import EXTENSIONS, NAME, TIMEOUT_S, Hot, Predict
 from falaj.doors.predict.secure import Certificates
 from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.refusals import Finding, Refusal
+from falaj.serving.rights import KNOWN
 from falaj.serving.wire import rpc as wire
 from falaj.serving.wire.messages import protos
 from falaj.serving.wire.v2 import platform
@@ -32,6 +36,7 @@ __all__ = ["SERVICE", "Rpc", "RpcSettings"]
 
 SERVICE: Final = "inference.GRPCInferenceService"
 METHOD: Final = b"POST"
+BEARER: Final = "authorization"
 # Status of an answer over HTTP -> name of gRPC's code.
 CODES: Final = {
     400: "INVALID_ARGUMENT",
@@ -198,6 +203,14 @@ class Rpc:
 
     def _small(self, act: Callable[[Any], Any], answer: Any, request: Any, context: Any) -> bytes:
         try:
+            if act in (self._server, self._model_ready, self._model):
+                headers = {k.encode(): v for k, v in context.invocation_metadata() if k == BEARER}
+                headers = {k: v.encode() for k, v in headers.items()}
+                grant = self._grant(headers, context)
+                model = getattr(request, "name", "")
+                if grant is not None:
+                    action = "infer" if model else KNOWN
+                    grant.guard.judged(grant, action, model, time.monotonic())
             told = act(request)
         except Refusal as refusal:
             self._refuse(refusal, context)
@@ -253,10 +266,14 @@ class Rpc:
         try:
             if not app.ready:
                 self._unavailable(context)
+            grant = self._grant(headers, context)
             try:
                 message = self.request(data)
             except self.broken:
                 raise Refusal(Finding("serving.body", "body: no ModelInferRequest")) from None
+            if grant is not None:
+                grant.guard.judged(grant, "infer", message.model_name, time.monotonic())
+                request.rights = grant.rights
             live = app.live(message.model_name, message.model_version)
             named = live.version(message.model_version) if message.model_version else None
             request.body = message
@@ -277,6 +294,18 @@ class Rpc:
         context.set_trailing_metadata(lines)
         body: bytes = job.body
         return body
+
+    def _grant(self, headers: dict[bytes, bytes], context: Any) -> Grant | None:
+        """Who calls, where identities are asked for. Raises Refusal for nobody."""
+        guard = self.app.guard
+        if guard is None:
+            return None
+        now = time.monotonic()
+        text = headers.get(b"authorization", b"")
+        grant = guard.known_as(text, peer_in(context.auth_context()), now)
+        if grant.rights is None:
+            guard.judged(grant, "infer", "", now)
+        return grant
 
     def _time_left(self, request: Request, context: Any) -> float:
         """Seconds until nobody waits any more. Cancelled and expired calls are not started."""
@@ -321,6 +350,16 @@ class Rpc:
             lines.append(("falaj-request", request))
         context.set_trailing_metadata(lines)
         context.abort(self.codes.get(status, self.grpc.StatusCode.INTERNAL), words)
+
+
+def peer_in(found: Any) -> Peer | None:
+    """Read a client certificate out of grpcio's context, where all values are lists of bytes."""
+    pem = found.get("x509_pem_cert")
+    if not pem:
+        return None
+    der = ssl.PEM_cert_to_DER_cert(pem[0].decode())
+    names = found.get("peer_spiffe_id") or [b""]
+    return Peer(names[0].decode() if len(names) == 1 else "", thumbprint_of(der))
 
 
 def answer(job: RpcJob, left_s: float) -> None:

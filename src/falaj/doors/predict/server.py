@@ -19,9 +19,11 @@ import msgspec
 from falaj.base import time as clock
 from falaj.base.errors import FalajError, NotFound
 from falaj.base.files import write_atomic
+from falaj.base.tls import BadFiles, Contexts, TlsFiles
 from falaj.doors.predict.ballot import NEWER
 from falaj.doors.predict.control import Control
-from falaj.doors.predict.http import Connection, Desk, Limits
+from falaj.doors.predict.http import Desk, Limits
+from falaj.doors.predict.listen import door
 from falaj.doors.predict.loads import keep_seen, read_trust, seen_version
 from falaj.doors.predict.remote import Remote
 from falaj.doors.predict.routes import Predict
@@ -39,6 +41,7 @@ from falaj.serving.requests import RequestIds
 __all__ = ["PlanFile", "Server", "Settings"]
 
 TICK_S: Final = 0.25
+ADMIN_HOST: Final = "127.0.0.1"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,6 +63,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     control_fd: int = -1  # the line to that somebody
     limits: Limits = Limits()
     rpc: RpcSettings | None = None
+    tls: TlsFiles | None = None
+    known_only: bool = False
 
 
 class PlanFile:
@@ -118,6 +123,8 @@ class Server:
         self.url = ""
         self.rpc: Rpc | None = None
         self.control: Control | None = None
+        self.contexts: Contexts | None = None
+        self.admin_desk: Desk | None = None
 
     async def run(self) -> int:
         """Serve until SIGTERM or SIGINT. Raises FalajError when it cannot start."""
@@ -132,6 +139,8 @@ class Server:
         app = Predict(loop, self.ids, self.tally, self.log, truth, _version(), self.settings.name)
         self.app = app
         app.max_queue_us = self.settings.max_queue_ms * 1000
+        app.known_only = self.settings.known_only
+        self.contexts = contexts_of(self.settings.tls)
         self.plan_file.changed()
         prepared = self._first()
         app.switch(prepared)
@@ -140,6 +149,7 @@ class Server:
         gc.freeze()
         gc.set_threshold(20_000, 10, 20)  # requests leave no circles behind
         self.desk = Desk(app, self.settings.limits)
+        self.desk.later = loop.call_soon
         servers = await self._listen(loop)
         if self.settings.rpc is not None:
             self.rpc = Rpc(app, self.settings.rpc)
@@ -177,17 +187,15 @@ class Server:
     async def _listen(self, loop: asyncio.AbstractEventLoop) -> list[asyncio.Server]:
         """Public listener; and one of its own, because a shared port answers by chance."""
         settings = self.settings
-
-        def protocol() -> Connection:
-            return Connection(self.desk)
-
         try:
             if settings.listen_fd >= 0:
                 theirs = socket.socket(fileno=settings.listen_fd)
-                public = await loop.create_server(protocol, sock=theirs, backlog=1024)
+                public = await loop.create_server(
+                    door(self.desk, self.contexts), sock=theirs, backlog=1024
+                )
             else:
                 public = await loop.create_server(
-                    protocol,
+                    door(self.desk, self.contexts),
                     settings.host,
                     settings.port,
                     reuse_port=settings.shared_port or None,
@@ -202,11 +210,14 @@ class Server:
         servers = [public]
         port = public.sockets[0].getsockname()[1]
         host = f"[{settings.host}]" if ":" in settings.host else settings.host
-        self.url = self.own_url = f"http://{host}:{port}"
+        scheme = "https" if self.contexts else "http"
+        self.url = self.own_url = f"{scheme}://{host}:{port}"
         if settings.shared_port:
-            own = await loop.create_server(protocol, settings.host, 0)
+            self.admin_desk = Desk(self.app, settings.limits)
+            self.admin_desk.admin = True
+            own = await loop.create_server(door(self.admin_desk), ADMIN_HOST, 0)
             servers.append(own)
-            self.own_url = f"http://{host}:{own.sockets[0].getsockname()[1]}"
+            self.own_url = f"http://{ADMIN_HOST}:{own.sockets[0].getsockname()[1]}"
         return servers
 
     def _tell(self) -> None:
@@ -251,10 +262,24 @@ class Server:
                     self._look()
                 if number % 4 == 0:
                     self.desk.tick()
+                    if self.admin_desk is not None:
+                        self.admin_desk.tick()
+                    self._renew()
                 if self.control is not None and number % 2 == 0:
                     self.control.say(told=self.app.state())
             except Exception as error:  # top of the door: the clock must not stop
                 print(f"falaj: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+    def _renew(self) -> None:
+        """Take up certificates that have changed; say so when they cannot be."""
+        contexts = self.contexts
+        if contexts is None:
+            return
+        before = contexts.problem
+        contexts.renew()
+        if contexts.problem and contexts.problem != before:
+            words = f"certificate not taken up, the one before stays: {contexts.problem}"
+            print(f"falaj: {words}", file=sys.stderr, flush=True)
 
     def _flush(self, *, everything: bool = False) -> None:
         self.app.take_posted()
@@ -379,9 +404,11 @@ class Server:
                 self.desk.drain()
             await asyncio.sleep(0.02)
             now = time.monotonic()
-        self.desk.drain()
-        for connection in list(self.desk.connections):
-            connection.transport.close()
+        for desk in (self.desk, self.admin_desk):
+            if desk is not None:
+                desk.drain()
+                for connection in list(desk.connections):
+                    connection.transport.close()
         await asyncio.sleep(0)
 
     def _leave(self) -> None:
@@ -397,6 +424,20 @@ class Server:
             with contextlib.suppress(OSError, msgspec.MsgspecError, KeyError):
                 if msgspec.json.decode(card.read_bytes())["boot"] == self.boot:
                     card.unlink()
+
+
+def contexts_of(files: TlsFiles | None) -> Contexts | None:
+    """Make the first TLS context. Raises FalajError."""
+    if files is None:
+        return None
+    try:
+        return Contexts(files)
+    except BadFiles as error:
+        raise FalajError(
+            "serving.tls-files",
+            f"TLS: {error}",
+            fix="give a PEM certificate, the key that belongs to it, and authorities of clients",
+        ) from None
 
 
 def _version() -> str:

@@ -15,6 +15,7 @@ from falaj.serving.batching import Turn
 from falaj.serving.counts import Tally
 from falaj.serving.journal import LogFile
 from falaj.serving.requests import RequestIds
+from falaj.serving.rights import Bucket
 from falaj.serving.spool import LogRow
 
 __all__ = ["State"]
@@ -44,6 +45,8 @@ class State:
         self.outcomes: dict[tuple[str, str, str, str], int] = {}
         self.shed: dict[str, int] = {}
         self.refusals: dict[str, int] = {}
+        self.auth: dict[str, int] = {}
+        self.buckets: dict[str, Bucket] = {}
         self.failures = 0
         self.rescued: dict[str, int] = {}  # by what the canary lacked
         self.unshown: dict[str, int] = {}  # not shown to the shadow, by reason

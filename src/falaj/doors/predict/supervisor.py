@@ -39,6 +39,7 @@ WITHIN_S: Final = 60.0
 FIRST_S: Final = 0.2
 LONGEST_S: Final = 30.0
 TICK_S: Final = 0.25
+ADMIN_HOST: Final = "127.0.0.1"
 
 
 class Supervised(NamedTuple):
@@ -51,6 +52,7 @@ class Supervised(NamedTuple):
     workers: int
     arguments: Sequence[str]
     leave_s: float = 30.0
+    secure: bool = False  # workers speak TLS
 
 
 class Worker:
@@ -157,7 +159,7 @@ class Supervisor:
         for slot in self.slots:
             slot.listener.listen(1024)
         host = f"[{how.host}]" if ":" in how.host else how.host
-        self.url = f"http://{host}:{port}"
+        self.url = f"{'https' if how.secure else 'http'}://{host}:{port}"
 
     async def _begin(self, slot: Slot) -> Worker:
         """Start the next generation of a slot."""
@@ -204,12 +206,12 @@ class Supervisor:
     async def _admin(self, loop: asyncio.AbstractEventLoop) -> asyncio.Server:
         """Answer for all: a shared port would ask one worker by chance."""
         self.desk = Desk(Together(self))
-        return await loop.create_server(lambda: Connection(self.desk), self.how.host, 0)
+        self.desk.admin = True
+        return await loop.create_server(lambda: Connection(self.desk), ADMIN_HOST, 0)
 
     def _tell(self, admin: asyncio.Server) -> None:
         how = self.how
-        host = f"[{how.host}]" if ":" in how.host else how.host
-        own_url = f"http://{host}:{admin.sockets[0].getsockname()[1]}"
+        own_url = f"http://{ADMIN_HOST}:{admin.sockets[0].getsockname()[1]}"
         workers = [slot.worker for slot in self.slots if slot.worker]
         told = workers[0].told if workers else {}
         card = {
