@@ -193,11 +193,8 @@ class Job:
         """Write the answer. Doors other than HTTP have their own way."""
         desk, call = self.desk, self.call
         head = desk.heads[self.engine.release] + request.encode() + b"\r\n"
-        if call.json_size >= 0:
-            line = (
-                b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
-            )
-            head = head.replace(JSON_LINE, line % call.json_size, 1)
+        if call.head:
+            head = head.replace(JSON_LINE, call.head, 1)
         client = self.request.headers.get(b"x-request-id")
         if client is not None and CLIENT_ID.fullmatch(client):
             head += b"x-request-id: " + client + b"\r\n"
