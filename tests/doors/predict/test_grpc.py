@@ -187,6 +187,12 @@ def test_what_does_not_fit_is_refused_by_place(served, make, code, reason, field
     assert which_release(told["falaj-request"], boots) is None
 
 
+def test_empty_contents_beside_raw_data_are_nothing(served):
+    request = infer_request("delay", x(ROW))
+    request.inputs[0].contents.SetInParent()
+    assert served.rpc.send("ModelInfer", request).raw_output_contents
+
+
 def test_all_findings_are_told_at_most_twenty(served):
     rows = [(1.0, -5.0, 3.0)] * 50
     _, _, told = refused(lambda: served.rpc.infer("delay", x(*rows)))

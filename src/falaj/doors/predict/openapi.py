@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 from falaj.doors.predict.staging import Live
 from falaj.facts.models import Column, Datatype, Tensor
 from falaj.serving.raw import WIRE
-from falaj.serving.values import FLOATS
+from falaj.serving.values import FLOATS, LARGEST
 
 __all__ = ["describe"]
 
@@ -20,9 +21,6 @@ BOUNDS: Final = {
     Datatype.INT16: (-(2**15), 2**15 - 1),
     Datatype.INT32: (-(2**31), 2**31 - 1),
     Datatype.INT64: (-(2**63), 2**63 - 1),
-    Datatype.FP16: (-65504, 65504),
-    Datatype.BF16: (-3.38e38, 3.38e38),
-    Datatype.FP32: (-3.4e38, 3.4e38),
 }
 JSON: Final = "application/json"
 ERROR: Final = {"$ref": "#/components/schemas/Error"}
@@ -166,11 +164,17 @@ def _cell(datatype: Datatype, column: Column | None) -> dict[str, Any]:
         told = {"type": "string"}
     else:
         told = {"type": "number" if datatype in FLOATS else "integer"}
+        low: float | None
+        high: float | None
         low, high = BOUNDS.get(datatype, (None, None))
         if column is not None:
             low = column.minimum if column.minimum is not None else low
             high = column.maximum if column.maximum is not None else high
         told |= {k: v for k, v in (("minimum", low), ("maximum", high)) if v is not None}
+        largest = LARGEST.get(datatype, math.inf)
+        if math.isfinite(largest):  # from here on a value rounds to infinity
+            told |= {"exclusiveMinimum": -largest} if low is None else {}
+            told |= {"exclusiveMaximum": largest} if high is None else {}
     if column is not None and column.nullable and datatype in FLOATS:
         told["type"] = [told["type"], "null"]
     if column is not None and column.unit:
@@ -256,12 +260,8 @@ def _metadata() -> dict[str, Any]:
 def _truth(name: str) -> dict[str, Any]:
     row = {
         "type": "object",
-        "properties": {
-            "request": {"type": "string"},
-            "row": {"type": "integer", "minimum": 0},
-            "value": {"type": "number"},
-            "at": {"type": "string", "format": "date-time"},
-        },
+        "description": "`request` and `row` name an answer, `value` is what happened, `at` when. A row "
+        "that does not fit is rejected by itself, with the reason; the others are stored.",
     }
     body = _object(rows={"type": "array", "items": row, "maxItems": 10_000})
     told = _post(f"{name}-truth", "What really happened", body, {})
