@@ -309,7 +309,7 @@ class Predict(State):
             case ("v2", "health", "ready"):
                 return "GET", lambda: self.health(connection)
             case ("openapi.json",):
-                return "GET", lambda: self.openapi(connection)
+                return "GET", lambda: self._openapi(connection)
             case ("metrics",):
                 return "GET", lambda: self.metrics(connection)
             case ("v2", "models", model):
@@ -327,13 +327,13 @@ class Predict(State):
             case ("predict",):
                 return "POST", lambda: self.predict(query, request, connection)
             case ("try", model):
-                return "POST", lambda: self.try_it(model, request, connection)
+                return "POST", lambda: self._try_it(model, request, connection)
             case ("invocations",):
-                return "POST", lambda: self.invoke(query, request, connection)
+                return "POST", lambda: self._invoke(query, request, connection)
             case ("v1", "models"):
-                return "GET", lambda: self.models(connection)
+                return "GET", lambda: self._models(connection)
             case ("v1", "models", model) if model.endswith(":predict"):
-                return "POST", lambda: self.instances(model[:-8], request, connection)
+                return "POST", lambda: self._instances(model[:-8], request, connection)
             case ("v1", "models", model):
                 return "GET", lambda: self.model_ready(model, "", connection)
             case ("ground-truth", model):
@@ -365,16 +365,16 @@ class Predict(State):
     def predict(self, query: str, request: Request, connection: Connection) -> None:
         self.infer(Hot(self.only(query), None, v2.decode_rows, predict_body), request, connection)
 
-    def invoke(self, query: str, request: Request, connection: Connection) -> None:
+    def _invoke(self, query: str, request: Request, connection: Connection) -> None:
         """MLflow's address of a scoring server."""
         hot = Hot(self.only(query), None, decode_invocation, instances_body)
         self.infer(hot, request, connection)
 
-    def instances(self, name: str, request: Request, connection: Connection) -> None:
+    def _instances(self, name: str, request: Request, connection: Connection) -> None:
         hot = Hot(self.live(name), None, decode_instances, instances_body)
         self.infer(hot, request, connection)
 
-    def models(self, connection: Connection) -> None:
+    def _models(self, connection: Connection) -> None:
         names = list(self.current.models) if self.current else []
         connection.answer(200, encode({"models": names}))
 
@@ -423,14 +423,14 @@ class Predict(State):
         told = {"name": name, "ready": self.ready}
         connection.answer(200 if self.ready else 503, encode(told))
 
-    def openapi(self, connection: Connection) -> None:
+    def _openapi(self, connection: Connection) -> None:
         models = self.current.models if self.current else {}
         connection.answer(200, encode(openapi.describe(models, self.version)))
 
     def front(self, connection: Connection) -> None:
         connection.answer(200, page.page(self), kind=page.KIND, headers=page.HEADERS)
 
-    def try_it(self, name: str, request: Request, connection: Connection) -> None:
+    def _try_it(self, name: str, request: Request, connection: Connection) -> None:
         """A question from the page: a request like any other, answered as a page."""
         if request.headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
             # A page elsewhere must not ask in the name of whoever reads it.
