@@ -16,6 +16,7 @@ from falaj.serving.refusals import MAX_FINDINGS, Finding, Refusal
 __all__ = [
     "DTYPES",
     "FLOATS",
+    "LARGEST",
     "array_of",
     "beyond",
     "flat_of",

@@ -7,6 +7,7 @@ import threading
 import time
 
 import grpc
+import msgspec
 import numpy as np
 import pytest
 from rpc_client import RpcClient, infer_request, refused
@@ -187,6 +188,12 @@ def test_what_does_not_fit_is_refused_by_place(served, make, code, reason, field
     assert which_release(told["falaj-request"], boots) is None
 
 
+def test_empty_contents_beside_raw_data_are_nothing(served):
+    request = infer_request("delay", x(ROW))
+    request.inputs[0].contents.SetInParent()
+    assert served.rpc.send("ModelInfer", request).raw_output_contents
+
+
 def test_all_findings_are_told_at_most_twenty(served):
     rows = [(1.0, -5.0, 3.0)] * 50
     _, _, told = refused(lambda: served.rpc.infer("delay", x(*rows)))
@@ -251,6 +258,26 @@ def test_stable_rescues_a_canary_that_fails(house):
     client.terminate()
     errors = [one for one in counts(house) if one.metric == "errors"]
     assert (sum(one.x_c for one in errors), sum(one.n_c for one in errors)) == (1, 2)
+
+
+def test_the_shadow_sees_calls_of_grpc_too(house):
+    stable, shadow = house.release("1"), house.release("2")
+    for made in (stable, shadow):
+        house.place(made)
+    plan = house.plan(stable, rollout="r1")
+    mine = plan.models["delay"]
+    mine = msgspec.structs.replace(mine, shadow=house.arm(shadow), shadow_bp=10_000)
+    house.write(msgspec.structs.replace(plan, models={"delay": mine}))
+    client = started(house)
+    for _ in range(5):
+        client.rpc.infer("delay", x(ROW))
+    name = client.rpc.trailing["falaj-request"]
+    until = time.monotonic() + 10
+    arms = set()
+    while len(arms) < 2 and time.monotonic() < until:
+        time.sleep(0.1)
+        arms = {m.fact.arm for m in spool.log(house.root / "spool") if m.fact.request == name}
+    assert arms == {"stable", "shadow"}
 
 
 def test_an_engine_that_fails_is_an_internal_error(house):

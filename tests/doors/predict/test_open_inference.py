@@ -252,7 +252,46 @@ def test_the_page_says_what_a_person_wants_to_know(running):
         assert expected_words in words
     tags = Tags()
     tags.feed(words)
-    assert not {"script", "form", "img", "link", "iframe"} & set(tags.tags)
+    assert not {"script", "img", "link", "iframe"} & set(tags.tags)
+    assert "form-action 'self'" in headers["content-security-policy"]
+
+
+FORM = {"content-type": "application/x-www-form-urlencoded"}
+
+
+def test_the_form_of_the_page_asks_like_any_other(running):
+    body = b"dep_delay=30&distance=733&hour=14"
+    status, headers, text = running.ask("POST", "/try/delay", body, FORM)
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    assert f"{expected(ROW):.6g}"[:-1] in text.decode()
+    assert running.release.id in text.decode()
+    assert log_row(running, headers["falaj-request"]).x == [30.0, 733.0, 14.0]
+    assert running.ask("POST", "/try/delay", b"dep_delay=&distance=1&hour=2", FORM)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        (b"distance=-1&hour=2", "at least 0.0"),
+        (b"hour=2", "distance: missing"),
+        (b"distance=x&hour=2", "expected FP32"),
+        (b"distance=1&hour=2&%3Cb%3E=1", "&lt;b&gt;"),
+        (b"\xff", "no fields of a form"),
+    ],
+    ids=["range", "missing", "no number", "an unknown name stays words", "no form"],
+)
+def test_the_form_says_what_does_not_fit(running, body, words):
+    status, headers, text = running.ask("POST", "/try/delay", body, FORM)
+    assert (status, headers["content-type"]) == (400, "text/html; charset=utf-8")
+    assert words in text.decode()
+    assert "<b>" not in text.decode()
+
+
+def test_pages_of_other_addresses_cannot_send_the_form(running):
+    head = {**FORM, "sec-fetch-site": "cross-site"}
+    status, _, told = running.ask("POST", "/try/delay", b"distance=1&hour=2", head)
+    assert (status, told["code"]) == (403, "serving.origin")
+    assert running.ask("POST", "/try/x", b"", FORM)[0] == 404
 
 
 def test_names_in_the_page_stay_words(house):

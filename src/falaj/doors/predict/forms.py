@@ -12,6 +12,7 @@ from falaj.serving.wire.v2 import ALL, Call
 
 __all__ = ["instances_body", "predict_body", "v2_body"]
 
+BINARY: Final = b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
 encode: Final = msgspec.json.Encoder().encode
 
 
@@ -50,6 +51,7 @@ def _with_binary(engine: Loaded, call: Call, outputs: Outputs) -> bytes:
     echo = b"" if call.id is None else b'"id":%b,' % encode(call.id)
     text = b'%b%b"outputs":[%b]}' % (engine.title, echo, b",".join(told))
     call.json_size = len(text)
+    call.head = BINARY % len(text)
     return b"".join((text, *data))
 
 

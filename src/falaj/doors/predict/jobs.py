@@ -118,10 +118,14 @@ class Job:
             return (
                 False  # also where the client chose the arm: another one is not what it asked for
             )
-        self.desk.rescued[why] = self.desk.rescued.get(why, 0) + 1
+        self.note_rescue(why)
         self.error = why or "failed"
         self.engine = stable
         return True
+
+    def note_rescue(self, why: str) -> None:
+        """Count what the canary lacked; on the loop only."""
+        self.desk.rescued[why] = self.desk.rescued.get(why, 0) + 1
 
     def too_late(self, waited_ns: int) -> EngineFailed | None:
         """Tell whether the canary's answer comes after its timeout."""
@@ -140,8 +144,6 @@ class Job:
         self.tell(body, request)
         us = (time.perf_counter_ns() - self.begun_ns - waited_ns) // 1000
         self.account(us, outputs, request, time.time_ns())
-        if self.live.shadow is not None:
-            mirror(self, request)
 
     def account(self, us: int, outputs: Outputs, request: str, at_ns: int) -> None:
         """Count an answer and remember it; on the loop only."""
@@ -151,6 +153,8 @@ class Job:
         if self.assigned == STABLE:
             self.live.latencies.add(us)
         self.remember("rescued" if rescued else "ok", us, outputs, request, at_ns)
+        if self.live.shadow is not None:
+            mirror(self, request)
 
     def count(self, us: int) -> None:
         """Count one outcome of the assigned arm; below 0: none of its own."""
@@ -193,11 +197,8 @@ class Job:
         """Write the answer. Doors other than HTTP have their own way."""
         desk, call = self.desk, self.call
         head = desk.heads[self.engine.release] + request.encode() + b"\r\n"
-        if call.json_size >= 0:
-            line = (
-                b"content-type: application/octet-stream\r\ninference-header-content-length: %d\r\n"
-            )
-            head = head.replace(JSON_LINE, line % call.json_size, 1)
+        if call.head:
+            head = head.replace(JSON_LINE, call.head, 1)
         client = self.request.headers.get(b"x-request-id")
         if client is not None and CLIENT_ID.fullmatch(client):
             head += b"x-request-id: " + client + b"\r\n"

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from falaj.base import time as clock
-from falaj.doors.predict import metrics, page
+from falaj.doors.predict import metrics, openapi, page
 from falaj.doors.predict.forms import instances_body, predict_body, v2_body
 from falaj.doors.predict.guard import Guard
 from falaj.doors.predict.http import Connection, Request, error_body
@@ -361,6 +361,8 @@ class Predict(State):
                 return "GET", lambda: connection.answer(200, encode({"live": True}))
             case ("v2", "health", "ready"):
                 return "GET", lambda: self.health(connection)
+            case ("openapi.json",):
+                return "GET", lambda: self._openapi(connection)
             case ("metrics",):
                 return "GET", lambda: self.metrics(connection)
             case ("v2", "models", model):
@@ -377,12 +379,14 @@ class Predict(State):
                 return "POST", lambda: self.named(model, version, request, connection)
             case ("predict",):
                 return "POST", lambda: self.predict(query, request, connection)
+            case ("try", model):
+                return "POST", lambda: self._try_it(model, request, connection)
             case ("invocations",):
-                return "POST", lambda: self.invoke(query, request, connection)
+                return "POST", lambda: self._invoke(query, request, connection)
             case ("v1", "models"):
-                return "GET", lambda: self.models(connection)
+                return "GET", lambda: self._models(connection)
             case ("v1", "models", model) if model.endswith(":predict"):
-                return "POST", lambda: self.instances(model[:-8], request, connection)
+                return "POST", lambda: self._instances(model[:-8], request, connection)
             case ("v1", "models", model):
                 return "GET", lambda: self.model_ready(model, "", connection)
             case ("ground-truth", model):
@@ -414,16 +418,16 @@ class Predict(State):
     def predict(self, query: str, request: Request, connection: Connection) -> None:
         self.infer(Hot(self.only(query), None, v2.decode_rows, predict_body), request, connection)
 
-    def invoke(self, query: str, request: Request, connection: Connection) -> None:
+    def _invoke(self, query: str, request: Request, connection: Connection) -> None:
         """MLflow's address of a scoring server."""
         hot = Hot(self.only(query), None, decode_invocation, instances_body)
         self.infer(hot, request, connection)
 
-    def instances(self, name: str, request: Request, connection: Connection) -> None:
+    def _instances(self, name: str, request: Request, connection: Connection) -> None:
         hot = Hot(self.live(name), None, decode_instances, instances_body)
         self.infer(hot, request, connection)
 
-    def models(self, connection: Connection) -> None:
+    def _models(self, connection: Connection) -> None:
         names = list(self.current.models) if self.current else []
         connection.answer(200, encode({"models": names}))
 
@@ -459,13 +463,28 @@ class Predict(State):
         told = {"name": name, "ready": self.ready}
         connection.answer(200 if self.ready else 503, encode(told))
 
+    def _openapi(self, connection: Connection) -> None:
+        models = self.current.models if self.current else {}
+        connection.answer(200, encode(openapi.describe(models, self.version)))
+
     def front(self, connection: Connection) -> None:
-        text = page.page(self)
-        headers = (
-            b"content-security-policy: default-src 'none'; style-src 'unsafe-inline'\r\n"
-            b"x-content-type-options: nosniff\r\n"
-        )
-        connection.answer(200, text, kind=b"text/html; charset=utf-8", headers=headers)
+        connection.answer(200, page.page(self), kind=page.KIND, headers=page.HEADERS)
+
+    def _try_it(self, name: str, request: Request, connection: Connection) -> None:
+        """A question from the page: a request like any other, answered as a page."""
+        if request.headers.get(b"sec-fetch-site", b"same-origin") != b"same-origin":
+            # A page elsewhere must not ask in the name of whoever reads it.
+            words = "the form of this server's own page is meant"
+            raise Refusal(Finding("serving.origin", words), status=403)
+        live = self.live(name)
+        try:
+            self.infer(Hot(live, None, page.decode_form, page.answer_page), request, connection)
+        except Refusal as refusal:
+            self.ids.next()
+            code = refusal.findings[0].code
+            self.refusals[code] = self.refusals.get(code, 0) + 1
+            text = page.refusal_page(name, refusal)
+            connection.answer(refusal.status, text, kind=page.KIND, headers=page.HEADERS)
 
     def ground_truth(self, model: str, request: Request, connection: Connection) -> None:
         kind = request.headers.get(b"content-type", b"").split(b";")[0].strip().lower()

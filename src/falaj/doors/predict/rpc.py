@@ -91,6 +91,9 @@ class RpcJob(Job):
     def tell_broken(self, status: int, code: str, words: str, request: str) -> None:
         self.trouble, self.name = (status, code, words), request
 
+    def note_rescue(self, why: str) -> None:
+        self.desk.post(partial(super().note_rescue, why))
+
     def account(self, us: int, outputs: Outputs, request: str, at_ns: int) -> None:
         self.desk.post(partial(super().account, us, outputs, request, at_ns))
 

@@ -19,7 +19,7 @@ from falaj.facts.models import Datatype, Schema
 from falaj.serving.schema import Finding, Reader, Refusal
 from falaj.serving.wire.v2 import Call, event_time, no_binary, parse
 
-__all__ = ["decode_instances", "decode_invocation", "names_of"]
+__all__ = ["cell_of", "decode_instances", "decode_invocation", "names_of"]
 
 OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 FORMS: Final = ("dataframe_split", "dataframe_records", "instances", "inputs")
@@ -142,13 +142,13 @@ def _csv(schema: Schema, body: bytes) -> list[Mapping[str, Any]]:
             words = f"body: row {at}: got {len(line)} values, expected {len(names)}"
             raise Refusal(Finding("serving.shape", words, "body", at))
         rows.append(
-            {name: _cell(kinds.get(name), cell) for name, cell in zip(names, line, strict=True)}
+            {name: cell_of(kinds.get(name), cell) for name, cell in zip(names, line, strict=True)}
         )
     return rows
 
 
-def _cell(kind: Datatype | None, cell: str) -> Any:
-    """One cell of CSV as JSON would have brought it; what cannot be read is left for the check."""
+def cell_of(kind: Datatype | None, cell: str) -> Any:
+    """One cell of text as JSON would have brought it; what cannot be read is left for the check."""
     if kind is None or kind is Datatype.BYTES:
         return cell
     if cell == "":

@@ -48,7 +48,8 @@ def decode(reader: Reader, message: Any, json_size: int = -1) -> Call:
             _no_others(one.name, one.parameters)
         if not raw:
             given.append((one.name, one.datatype, shape, _typed(one)))
-        elif one.HasField("contents"):
+        elif one.HasField("contents") and one.contents.ListFields():
+            # Empty contents beside raw data are what MLServer's client sends.
             words = f"{one.name[:60]}: got raw and typed contents, expected one of them"
             raise Refusal(Finding("serving.binary", words, one.name[:60]))
         else:

@@ -55,7 +55,8 @@ class Call(msgspec.Struct, gc=False):
     """One decoded request: what to compute, which outputs to show and how, when it is about.
 
     binary: names of outputs to send as binary data, `*` for all that are not in `json`.
-    json_size: bytes of JSON in the answer, set where binary data follows it; else -1.
+    json_size: bytes of JSON in the answer, set where binary data follows it; else -1. head: lines of
+    the answer's head in place of JSON's content type.
     """
 
     rows: Rows
@@ -65,6 +66,7 @@ class Call(msgspec.Struct, gc=False):
     binary: tuple[str, ...] = ()
     json: tuple[str, ...] = ()
     json_size: int = -1
+    head: bytes = b""
 
 
 BODY: Final = msgspec.json.Decoder(Body)
