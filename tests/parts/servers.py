@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import os
@@ -357,3 +358,29 @@ def infer_body(*rows, **more):
     flat = [value for row in rows for value in row]
     one = {"name": "x", "datatype": "FP32", "shape": [len(rows), 3], "data": flat}
     return {"inputs": [one], **more}
+
+
+def children(pid):
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [int(word) for word in path.read_text().split()]
+    return [one for one in found if b"predict.model" in cmdline(one)]
+
+
+def cmdline(pid):
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
+
+
+def child(client, but=()):
+    """The one model process of a server; another one than those that were."""
+    end = time.monotonic() + 40
+    while time.monotonic() < end:
+        found = [pid for pid in children(client.process.pid) if pid not in but]
+        if found:
+            return found[0]
+        time.sleep(0.02)
+    raise AssertionError("the model process does not come back")

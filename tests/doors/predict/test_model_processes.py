@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from servers import SCHEMA, Client, expected, graph
+from servers import SCHEMA, Client, child, children, cmdline, expected, graph
 
 from falaj.base import digests
 from falaj.doors.predict.channel import Started
@@ -33,32 +33,6 @@ ROW = (30.0, 733.0, 14.0)
 OTHER = {"onnx_bytes": graph(bias=-2.0)}
 FULL = bool(os.environ.get("FALAJ_FULL"))
 TIMES = 20 if FULL else 3
-
-
-def children(pid):
-    found = []
-    for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += [int(word) for word in path.read_text().split()]
-    return [one for one in found if b"predict.model" in cmdline(one)]
-
-
-def cmdline(pid):
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def child(client, but=()):
-    """The one model process of a server; another one than those that were."""
-    end = time.monotonic() + 40
-    while time.monotonic() < end:
-        found = [pid for pid in children(client.process.pid) if pid not in but]
-        if found:
-            return found[0]
-        time.sleep(0.02)
-    raise AssertionError("the model process does not come back")
 
 
 class Load:
