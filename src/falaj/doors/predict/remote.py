@@ -82,6 +82,7 @@ class Remote(Loaded):
         self.given_up: deque[int] = deque(maxlen=4 * MOST_WAITING)  # their answers come too late
         self.number = 0
         self.timer: asyncio.TimerHandle | None = None
+        self.timer_at = 0.0
         self.heard = 0.0
         self.retired = False
         self.condemned = ""
@@ -200,8 +201,7 @@ class Remote(Loaded):
             done(EngineFailed(str(error)))
             return
         self.waiting[self.number] = Batch(n, now, deadline, done)
-        if self.timer is None and self.loop is not None:
-            self.timer = self.loop.call_later(max(deadline - now, 0.001), self._expire)
+        self._watch(now, deadline)
         channel.send(frame)
 
     # outcomes
@@ -255,6 +255,15 @@ class Remote(Loaded):
         for batch in waiting.values():
             batch.done(EngineFailed(why))
 
+    def _watch(self, now: float, deadline: float) -> None:
+        """See to it that something looks at the time then; one timer for all."""
+        if self.loop is None or (self.timer is not None and self.timer_at <= deadline):
+            return
+        if self.timer is not None:
+            self.timer.cancel()
+        self.timer_at = deadline
+        self.timer = self.loop.call_later(max(deadline - now, 0.001), self._expire)
+
     def _expire(self) -> None:
         """Give up what is overdue; replace a process that says nothing any more."""
         self.timer = None
@@ -273,9 +282,8 @@ class Remote(Loaded):
             batch.done(EngineFailed("no answer in time"))
         if silent and (self.breaker.way is Way.OPEN or now - self.heard > SILENT_S):
             self._hangs()
-        if self.waiting and self.timer is None and self.loop is not None:
-            first = min(batch.deadline for batch in self.waiting.values())
-            self.timer = self.loop.call_later(max(first - now, 0.001), self._expire)
+        if self.waiting:
+            self._watch(now, min(batch.deadline for batch in self.waiting.values()))
 
     def _hangs(self) -> None:
         self.counts["hangs"] += 1
