@@ -232,6 +232,11 @@ class Supervisor:
     # life
 
     @property
+    def everybody(self) -> list[Worker]:
+        """Workers, those that drain included."""
+        return list(self.workers.values())
+
+    @property
     def serving(self) -> list[Worker]:
         """Workers that answer and will go on doing so."""
         found = [slot.worker for slot in self.slots if slot.worker is not None]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
 from falaj.doors.predict.http import Connection, Request, error_body
 
 if TYPE_CHECKING:
-    from falaj.doors.predict.supervisor import Supervisor, Worker
+    import subprocess
 
 __all__ = ["Together", "added"]
 
@@ -22,10 +23,41 @@ MOST: Final = 8 << 20
 encode: Final = msgspec.json.Encoder().encode
 
 
+class Worker(Protocol):
+    """One of many, as its supervisor knows it."""
+
+    process: subprocess.Popen[bytes]
+    told: dict[str, Any]
+    own_url: str
+    draining: bool
+    began: float
+
+
+class Above(Protocol):
+    """The supervisor."""
+
+    boot: str
+    stopping: asyncio.Event
+    rolled: int
+    respawned: int
+
+    @property
+    def everybody(self) -> Sequence[Worker]:
+        """Workers, those that drain included."""
+
+    @property
+    def serving(self) -> Sequence[Worker]:
+        """Workers that answer and will go on doing so."""
+
+    @property
+    def troubled(self) -> bool:
+        """Tell whether workers die again and again."""
+
+
 class Together:
     """The application of the supervisor's own listener."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Above) -> None:
         self.supervisor = supervisor
         self.tasks: set[asyncio.Task[None]] = set()
 
@@ -70,7 +102,7 @@ class Together:
                     "boot": worker.told.get("boot", ""),
                     "age_s": round(time.monotonic() - worker.began, 1),
                 }
-                for worker in above.workers.values()
+                for worker in above.everybody
             ],
         }
 
