@@ -182,9 +182,10 @@ class Predict(State):
             chosen = True
             engine = hot.named
             arm = CANARY if hot.named is live.canary else STABLE
-        elif request.rights is not None and (chosen := self.chosen(live, request)) >= 0:
-            arm = chosen
-            engine = live.canary if chosen == CANARY else live.stable
+        elif request.rights is not None and (wish := self.chosen(live, request)) >= 0:
+            chosen = True
+            arm = wish
+            engine = live.canary if wish == CANARY else live.stable
         else:
             key = b""
             if split.weight_bp:
@@ -344,7 +345,7 @@ class Predict(State):
             return
         action, model = "infer", ""
         match parts:
-            case ("v2", "models", model, *_):
+            case ("v2", "models", model, *_) | ("try", model):
                 pass
             case ("v1", "models", model):
                 model = model.removesuffix(":predict")
