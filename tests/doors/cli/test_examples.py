@@ -24,7 +24,6 @@ READ_ONLY = (
     "falaj up --port 9000 --no-worker",
     "falaj serve .falaj/releases/flight-delay/1.0.0",
     "falaj serve release/ --trust trust.json --port 9000 --grpc-port 9001",
-    "falaj serve release/ --trust trust.json --port 9000",
     "falaj score 1.0.0 flights.parquet scored --keep id",
     "falaj score release/ rows.csv scored --trust trust.json --max-rejected 10 --format csv",
     "falaj worker --duty rollouts --duty monitors",
@@ -149,6 +148,13 @@ ANSWERING = (  # a canary that no request comes to: it waits until a person ends
     ("falaj status --json", 0),
     ("falaj who-was-live flight-delay", 0),
     ("falaj who-was-live flight-delay --at 2026-11-24T10:00:00Z", Exit.USAGE),  # before its time
+    ("falaj predict a=1 b=0.5", 0),
+    (
+        "falaj predict hour=18 distance=733",
+        Exit.USAGE,
+    ),  # the columns of the small project are others
+    ("falaj predict flights.csv --model flight-delay --json", Exit.USAGE),  # there is no such file
+    ("falaj predict - --url http://127.0.0.1:8080 < rows.json", Exit.USAGE),
     ("falaj drift flight-delay", 0),
     ("falaj drift flight-delay --windows 4 --json", 0),
     ("falaj rollout watch", 0),

@@ -121,7 +121,9 @@ def test_no_address_is_forgotten(running):
     """Addresses of the code and of the document are the same, but for those of a version."""
     described = {path.replace("delay", "*") for path in running.get("/openapi.json")[2]["paths"]}
     found = set()
-    for node in ast.walk(ast.parse(ROUTES.read_text())):
+    tree = ast.parse(ROUTES.read_text())
+    find = next(n for n in ast.walk(tree) if getattr(n, "name", "") == "find")
+    for node in ast.walk(find):
         if isinstance(node, ast.MatchSequence):
             parts = [
                 part.value.value if isinstance(part, ast.MatchValue) else "*"

@@ -49,6 +49,7 @@ VERBS: Final[dict[str, tuple[str, str]]] = {
     "timeline": ("Operate", "Tell everything that happened to a model."),
     "serve": ("Operate", "Serve one release folder; the data plane alone."),
     "score": ("Operate", "Answer a whole table with one release, part by part, resumably."),
+    "predict": ("Operate", "Ask a live model: rows from a file, from standard input, or typed."),
     "worker": ("Operate", "Reconcile rollouts, monitors and proposals."),
     "verify": ("Trust", "Check an evidence pack or a release folder, offline."),
     "scan": ("Trust", "Look for known vulnerabilities, licences and secrets, offline."),

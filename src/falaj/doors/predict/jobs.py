@@ -43,6 +43,7 @@ class Job:
         "assigned",
         "begun_ns",
         "call",
+        "chosen",
         "connection",
         "counted",
         "counter",
@@ -71,6 +72,7 @@ class Job:
         assigned: int,
         engine: Loaded | None,
         counted: bool,
+        chosen: bool = False,
     ) -> None:
         self.desk = desk
         self.live = live
@@ -83,6 +85,7 @@ class Job:
         self.stratum = stratum
         self.assigned = assigned
         self.engine: Any = engine
+        self.chosen = chosen  # the client named the arm: another one is not what it asked for
         self.counted = counted  # it says something about the arms of a rollout
         self.error = ""
         self.done = False
@@ -114,10 +117,8 @@ class Job:
     def rescue(self, why: str) -> bool:
         """Ask stable next, once; False when it was stable that failed."""
         stable = self.live.stable
-        if self.assigned == STABLE or self.error or not self.counted:
-            return (
-                False  # also where the client chose the arm: another one is not what it asked for
-            )
+        if self.assigned == STABLE or self.error or self.chosen:
+            return False
         self.note_rescue(why)
         self.error = why or "failed"
         self.engine = stable

@@ -174,16 +174,18 @@ class Predict(State):
         counter = ids.next()
         split = live.split
         stratum = time.time_ns() // 1_000_000 // split.stratum_ms
-        counted = False
+        counted = chosen = False
         arm = STABLE
         engine: Loaded | None = live.stable
         if hot.named is not None and live.plan.canary is not None:
             # The client chose: such a request says nothing about the arms.
+            chosen = True
             engine = hot.named
             arm = CANARY if hot.named is live.canary else STABLE
-        elif request.rights is not None and (chosen := self.chosen(live, request)) >= 0:
-            arm = chosen
-            engine = live.canary if chosen == CANARY else live.stable
+        elif request.rights is not None and (wish := self.chosen(live, request)) >= 0:
+            chosen = True
+            arm = wish
+            engine = live.canary if wish == CANARY else live.stable
         else:
             key = b""
             if split.weight_bp:
@@ -195,7 +197,8 @@ class Predict(State):
             again = split.sticky and not self.tally.first(
                 plan.rollout, split.key(request.headers, key)
             )
-            counted = bool(plan.rollout) and not again
+            # Nor does one that is asked again because an arm could not answer it.
+            counted = bool(plan.rollout) and not again and not is_repeated(request)
         if arm == CANARY and engine is not None and engine.reader is not live.stable.reader:
             same = engine.manifest.schema.inputs == live.stable.manifest.schema.inputs
             if not same and hot.named is None:
@@ -204,7 +207,18 @@ class Predict(State):
                 except Refusal:
                     engine = None  # stable takes what its own schema takes; the canary does not
         return make(
-            self, live, call, request, connection, hot.form, counter, stratum, arm, engine, counted
+            self,
+            live,
+            call,
+            request,
+            connection,
+            hot.form,
+            counter,
+            stratum,
+            arm,
+            engine,
+            counted,
+            chosen,
         )
 
     def chosen(self, live: Live, request: Request) -> int:
@@ -331,7 +345,7 @@ class Predict(State):
             return
         action, model = "infer", ""
         match parts:
-            case ("v2", "models", model, *_):
+            case ("v2", "models", model, *_) | ("try", model):
                 pass
             case ("v1", "models", model):
                 model = model.removesuffix(":predict")
@@ -540,6 +554,13 @@ def compute(job: Job) -> tuple[Outputs, bytes, str]:
     outputs = job.engine.run([job.rows])
     name = job.desk.ids.name(job.engine.release, job.counter)
     return outputs, job.form(job.engine, job.call, outputs, name), name
+
+
+def is_repeated(request: Request) -> bool:
+    """Tell whether the client, or its library, sends this request not for the first time."""
+    headers = request.headers
+    told = headers.get(b"falaj-attempt") or headers.get(b"grpc-previous-rpc-attempts")
+    return told is not None and told.strip(b"0") != b""
 
 
 def json_size(request: Request) -> int:

@@ -267,7 +267,8 @@ class Rpc:
         }
         request = Request(METHOD, b"", headers, b"", False, False)
         try:
-            if not app.ready:
+            # While it drains it still answers: balancers need their time to hear that it leaves.
+            if app.current is None or app.isolated:
                 self._unavailable(context)
             grant = self._grant(headers, context)
             try:
