@@ -315,3 +315,27 @@ def test_folders_that_no_plan_needs_any_more_are_removed(planned):
         walks.wait(lambda: len(traffic.calls) > 20, what="answers")
     answered_well(by, traffic)
     assert MODEL
+
+
+# --- the same rows through both ---
+
+
+def test_a_shadow_is_judged_on_pairs_and_answers_nobody(planned):
+    """Labels decide: an equal one is promoted, a harmful one ends; callers never see it before."""
+    by = planned('strategy = "shadow"')
+    release = shown(by)
+    with Traffic(walks.server(by)["url"], rate=300) as traffic:
+        bad = walks.start(by, "1.2.0")
+        done = walks.turn(by, bad, seconds=40)
+        assert (done["phase"], set(traffic.by_release())) == ("rolled-back", {release["1.0.0"]})
+        good = walks.start(by, "1.1.0")
+        walks.turn(by, good, when=lambda now: now["phase"] == "promoting", seconds=40)
+        assert set(traffic.by_release()) == {release["1.0.0"]}, "until it is proven"
+        done = walks.turn(by, good)
+        walks.wait(lambda: traffic.calls[-1].release == release["1.1.0"], what="the proven one")
+    assert done["why"] == "proven within the margin on the same requests"
+    answered_well(by, traffic)
+    for rollout in (bad, good):
+        rows = [row for d in walks.decisions(by, rollout) for row in d["numbers"]["strata"]]
+        assert sum(row[3] for row in rows if row[2] == "labels.pairs") > 50
+        replayed(by, rollout)

@@ -43,6 +43,7 @@ __all__ = ["Labels", "reconcile"]
 LEASE_S: Final = 5.0  # renewed each turn; a killed worker holds nobody up for longer
 GIVE_UP_S: Final = 30.0  # a target that cannot start a release for so long sends it back
 CHAMPION: Final = "champion"
+SHOWN: Final = rules.Confirmed(done=True)
 
 Labels = Callable[[Rollout], Sequence[Stratum]]
 """Counts of one rollout that the servers do not keep: labelled answers, scores, metrics of users."""
@@ -139,13 +140,19 @@ def step(ground: Ground, rollout_id: str, lease: Lease, labels: Labels) -> list[
     record_live(ground, kept.fact, seen, lease)
     said = compared(ground, kept.fact.environment, seen, lease)
     if kept.fact.phase in (Phase.STARTING, Phase.PROMOTING, Phase.ROLLING_BACK):
-        return said + wait_for_target(ground, kept, seen, lease)
-    if kept.fact.phase is Phase.MEASURING:
+        done = wait_for_target(ground, kept, seen, lease)
+    elif kept.fact.phase is Phase.MEASURING:
         done = measure(ground, kept, lease)
     else:
         done = look(ground, kept, seen, lease, labels)
-    if done:  # its plan follows at once, not a turn later: a bad release answers meanwhile
-        move_target(ground, ground.store.get(Rollout, rollout_id).fact, lease)
+    if done:
+        # What some servers may have shown already is remembered, too: they have answered by it.
+        if kept.fact.phase is not Phase.STARTING:
+            record_live(ground, kept.fact, seen._replace(confirmed=SHOWN), lease)
+        # The next plan follows at once, not a turn later: a bad release answers meanwhile.
+        after = ground.store.get(Rollout, rollout_id).fact
+        if after.phase is not Phase.ABORTED:
+            move_target(ground, after, lease)
     return said + done
 
 

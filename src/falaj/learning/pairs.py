@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, NamedTuple
@@ -20,7 +21,7 @@ Key = tuple[str, int]
 
 
 class Shadowed(NamedTuple):
-    """What the shadow said of a row, and when."""
+    """What the shadow said of a row, and when. score: NaN where it failed."""
 
     at_ms: int
     release: str
@@ -36,17 +37,17 @@ class Pairing:
         self._cells: dict[tuple[int, int], list[int]] = {}
 
     def shadow(self, row: Mapping[str, Any]) -> None:
-        """A row of the inference log that the shadow wrote."""
+        """A row of the inference log that the shadow wrote.
+
+        No answer is a wrong one: it must not be judged on the easy rows alone.
+        """
         score = row.get("score")
-        if isinstance(score, int | float):
-            at = row["at"]
-            moment = time.parse_instant(at) if isinstance(at, str) else at
-            at_ms = (moment - EPOCH) // timedelta(milliseconds=1)
-            keep(
-                self._shadows,
-                (row["request"], row["row"]),
-                Shadowed(at_ms, row["release"], float(score)),
-            )
+        known = float(score) if isinstance(score, int | float) else math.nan
+        at = row["at"]
+        moment = time.parse_instant(at) if isinstance(at, str) else at
+        at_ms = (moment - EPOCH) // timedelta(milliseconds=1)
+        said = Shadowed(at_ms, row["release"], known)
+        keep(self._shadows, (row["request"], row["row"]), said)
 
     def labelled(self, rows: Iterable[Labelled]) -> None:
         """Answers of the champion, with their truth."""
@@ -65,7 +66,8 @@ class Pairing:
             if shadow is None:
                 continue
             one = self._labelled.pop(key)
-            challenger = int(shadow.score > thresholds.get(shadow.release, 0.5)) != one.value
+            predicted = shadow.score > thresholds.get(shadow.release, 0.5)
+            challenger = math.isnan(shadow.score) or int(predicted) != one.value
             at = max(one.arrival_ms, shadow.at_ms) // stratum_ms
             cell = self._cells.setdefault((at, one.step), [0, 0, 0, 0])
             cell[0] += 1

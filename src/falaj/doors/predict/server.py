@@ -42,6 +42,7 @@ __all__ = ["PlanFile", "Server", "Settings"]
 
 TICK_S: Final = 0.25
 ADMIN_HOST: Final = "127.0.0.1"
+PLAN_S: Final = 0.1
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -156,12 +157,13 @@ class Server:
             self.rpc.start()
         self._tell()
         ticking = loop.create_task(self._ticks())
+        watching = loop.create_task(self._watch())
         reverifying = loop.create_task(self._reverify())
         try:
             await stopping.wait()
             await self._drain(servers)
         finally:
-            for task in (ticking, reverifying):
+            for task in (ticking, watching, reverifying):
                 task.cancel()
             self._flush(everything=True)
             self._leave()
@@ -251,15 +253,13 @@ class Server:
     # life
 
     async def _ticks(self) -> None:
-        """One clock for all: spool each quarter second, plan each half, deadlines each second."""
+        """One clock for all: spool each quarter second, deadlines each second."""
         number = 0
         while True:
             await asyncio.sleep(TICK_S)
             number += 1
             try:
                 self._flush()
-                if number % 2 == 0 and self.fixed is None:
-                    self._look()
                 if number % 4 == 0:
                     self.desk.tick()
                     if self.admin_desk is not None:
@@ -280,6 +280,12 @@ class Server:
         if contexts.problem and contexts.problem != before:
             words = f"certificate not taken up, the one before stays: {contexts.problem}"
             print(f"falaj: {words}", file=sys.stderr, flush=True)
+
+    async def _watch(self) -> None:
+        """Look for a new plan; how long a bad release still answers hangs on it."""
+        while self.fixed is None:
+            await asyncio.sleep(PLAN_S)
+            self._look()
 
     def _flush(self, *, everything: bool = False) -> None:
         self.app.take_posted()
