@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import threading
+import time
 from types import SimpleNamespace
 
 import numpy as np
@@ -97,19 +98,21 @@ def manifest(one):
 
 
 def test_its_cost_is_known_within_a_factor(one):
-    found = loading.load(one.folder.parent, manifest(one), "sha256:0", 0)
-    first, each = found.cost_us
-    assert first > 0
-    assert each >= 0
+    """Of wall time, on a machine that does other things, too: the best of some looks."""
     x = models.rows(64)[0].astype(np.float32)
-    import time
-
-    best = float("inf")
-    for _ in range(20):
-        begun = time.perf_counter_ns()
-        found.runtime.run({"x": x})
-        best = min(best, (time.perf_counter_ns() - begun) / 1000)
-    assert best / 5 <= found.cost(64) <= best * 5
+    factors = []
+    for _ in range(5):
+        found = loading.load(one.folder.parent, manifest(one), "sha256:0", 0)
+        assert min(found.cost_us) >= 0
+        best = float("inf")
+        for _ in range(20):
+            begun = time.perf_counter_ns()
+            found.runtime.run({"x": x})
+            best = min(best, (time.perf_counter_ns() - begun) / 1000)
+        factors.append(max(found.cost(64) / best, best / max(found.cost(64), 1e-9)))
+        if factors[-1] <= 2:
+            break
+    assert min(factors) <= 4, factors
 
 
 def test_a_schema_of_another_width_is_refused(one):

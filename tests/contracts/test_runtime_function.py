@@ -206,6 +206,10 @@ def test_without_a_sandbox_nothing_is_run(tmp_path, monkeypatch):
     assert "bubblewrap" in refused.value.problems[0].fix
 
 
+def test_models_from_code_of_mlflow():
+    parts.suite("mlflow", "tests/parts/suites/pyfunc_suite.py")
+
+
 # --- the pipe itself ---
 
 

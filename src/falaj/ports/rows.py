@@ -53,7 +53,7 @@ class RowSource(Protocol):
     def blocks(
         self, piece: Piece, wanted: Mapping[str, str], keep: Sequence[str]
     ) -> Iterator[Block]:
-        """Rows in their order, at most 65,536 a block. wanted: column -> `number`, `bool` or `text`.
+        """Rows in their order, at most 16,384 a block. wanted: column -> `number`, `bool` or `text`.
 
         Raises FalajError when the file cannot be read, or has changed since `digest`.
         """

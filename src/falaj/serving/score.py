@@ -18,7 +18,7 @@ from falaj.serving.schema import DTYPES
 
 __all__ = ["Scored", "Scorer", "fits", "wanted"]
 
-FLOATS: Final = frozenset({Datatype.FP32, Datatype.FP64})
+FLOATS: Final = frozenset({Datatype.FP16, Datatype.FP32, Datatype.FP64})
 
 
 class Scored(NamedTuple):
@@ -42,6 +42,12 @@ def cells(schema: Schema) -> tuple[Cell, ...]:
     """Columns by the names of callers; a tensor without columns is one column of its name."""
     found: list[Cell] = []
     for tensor in schema.inputs:
+        if tensor.datatype is Datatype.BF16:
+            raise FalajError(
+                "score.column-type",
+                f"input {tensor.name} of the release holds {tensor.datatype}, which no table does",
+                fix="ask it through its server, in binary tensors",
+            )
         if tensor.columns:
             found += [Cell(c.name, tensor, at, c) for at, c in enumerate(tensor.columns)]
         elif len(tensor.shape) == 1 or tensor.shape[1:] == (1,):
@@ -191,6 +197,8 @@ class Scorer:
         self, cell: Cell, given: NDArray[Any], to: NDArray[Any], nullable: bool, bad: dict[int, str]
     ) -> None:
         """One look at the sum: a gap or an infinity anywhere shows in it."""
+        if nullable and given.dtype == to.dtype:
+            return  # gaps and infinities are values here, and nothing was lost on the way
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(to.sum(dtype=np.float64)):
                 return

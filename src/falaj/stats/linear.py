@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import enum
 import io
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Linear", "Link", "answers", "as_npz", "from_npz"]
+__all__ = ["Linear", "Link", "answers", "as_npz", "from_npz", "single"]
 
 LARGEST = 700.0  # exp beyond it overflows float64
 MEMBERS = frozenset({"weights", "bias", "fill", "link"})
@@ -35,35 +36,19 @@ class Linear(NamedTuple):
     fill: NDArray[np.float64]
     link: Link
 
-    @property
-    def fills(self) -> bool:
-        """Whether any gap is filled."""
-        return not bool(np.isnan(self.fill).all())
 
-
-def answers(model: Linear, x: NDArray[Any], *, fills: bool = True) -> NDArray[np.float64]:
+def answers(model: Linear, x: NDArray[Any]) -> NDArray[np.float64]:
     """Shape (n, k) -> (n, m), added up in float64 whatever comes in.
-
-    fills: False skips the look for gaps, for models that fill none.
 
     >>> made = Linear(np.ones((2, 1)), np.zeros(1), np.array([np.nan, 3.0]), Link.IDENTITY)
     >>> answers(made, np.array([[1.0, np.nan]]))
     array([[4.]])
     """
-    wide = np.array(x, np.float64, order="C")
-    if fills:
-        gaps = np.isnan(wide)
-        if gaps.any():
-            np.copyto(wide, model.fill, where=gaps)
-    # One vector: the same order of sums for one row and for many, where BLAS takes dot products.
     if model.weights.shape[1] == 1:
-        z: NDArray[np.float64] = (wide @ model.weights[:, 0] + model.bias[0])[:, None]
-    else:
-        z = wide @ model.weights + model.bias
+        return single(model)(x)[:, None]
+    z = filled(model, x.astype(np.float64)) @ model.weights + model.bias
     if model.link is Link.LOGISTIC:
-        np.clip(z, -LARGEST, LARGEST, out=z)
-        np.negative(z, out=z)
-        np.exp(z, out=z)
+        np.exp(np.minimum(-z, LARGEST), out=z)
         z += 1.0
         return np.reciprocal(z, out=z)
     if model.link is Link.SOFTMAX:
@@ -71,8 +56,45 @@ def answers(model: Linear, x: NDArray[Any], *, fills: bool = True) -> NDArray[np
         np.exp(z, out=z)
         z /= z.sum(axis=1, keepdims=True)
     elif model.link is Link.EXP:
-        np.exp(np.clip(z, -LARGEST, LARGEST, out=z), out=z)
+        np.exp(np.minimum(z, LARGEST), out=z)
     return z
+
+
+def filled(model: Linear, wide: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The same array, its gaps filled."""
+    gaps = np.isnan(wide)
+    if gaps.any():
+        np.copyto(wide, model.fill, where=gaps)
+    return wide
+
+
+def single(model: Linear) -> Callable[[NDArray[Any]], NDArray[np.float64]]:
+    """The model with one answer a row as a function to shape (n,), for calls of one row as for many."""
+    logistic = model.link is Link.LOGISTIC
+    # 1 / (1 + exp(-z)): the sign stands in the weights already.
+    weights = np.ascontiguousarray(-model.weights[:, 0] if logistic else model.weights[:, 0])
+    bias = float(-model.bias[0] if logistic else model.bias[0])
+    squeeze = model.link is Link.SOFTMAX
+
+    def answer(x: NDArray[Any]) -> NDArray[np.float64]:
+        wide = x.astype(np.float64)
+        z: NDArray[np.float64] = wide @ weights
+        # A gap in any row shows in the sum, which costs less than a look at each value.
+        total = np.add.reduce(z)
+        if total != total:  # noqa: PLR0124 NaN
+            z = filled(model, wide) @ weights
+        z += bias
+        if squeeze:
+            return np.ones_like(z)
+        if logistic:
+            np.exp(np.minimum(z, LARGEST, out=z), out=z)
+            z += 1.0
+            np.reciprocal(z, out=z)
+        elif model.link is Link.EXP:
+            np.exp(np.minimum(z, LARGEST, out=z), out=z)
+        return z
+
+    return answer
 
 
 def as_npz(model: Linear) -> bytes:

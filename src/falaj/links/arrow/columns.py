@@ -13,7 +13,7 @@ from falaj.ports.rows import Block
 
 __all__ = ["BLOCK", "block_of", "extra_missing", "unreadable"]
 
-BLOCK: Final = 65_536
+BLOCK: Final = 16_384
 TRUE: Final = frozenset({"true", "True", "TRUE", "1"})
 FALSE: Final = frozenset({"false", "False", "FALSE", "0"})
 
