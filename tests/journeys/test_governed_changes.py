@@ -299,6 +299,7 @@ def test_an_emergency_passes_a_freeze_and_owes_its_gates(direct, tmp_path):
     )
     direct.owner.post("/gates", {"run": run, "environment": PLACE})
     assert view(direct, change)["change"]["gates_done"]
+    assert not [a for a in direct.owner.get("/alerts", state="open") if a["kind"] == "change"]
     done = direct.reader.post(f"/changes/{change['id']}/review", owed)
     assert done["outcome"] == "implemented"
     assert view(direct, change)["change"]["state"] == "closed"

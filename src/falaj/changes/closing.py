@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
+from typing import Final
 
 import msgspec
 
@@ -16,13 +17,15 @@ from falaj.facts.access import Permit, Principal
 from falaj.facts.attestations import REVIEW, statement
 from falaj.facts.changes import Approval, Change, ChangeState, Review
 from falaj.facts.checks import GateReport
-from falaj.facts.monitoring import Alert
+from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.rollouts import LiveMove, Rollout, RolloutDecision
 from falaj.facts.wire import digest
 from falaj.ports.ground import Ground
 from falaj.ports.store import Unit
 
-__all__ = ["close", "made_up_for", "owe", "review_of", "write_review"]
+__all__ = ["OWED", "close", "made_up_for", "owe", "review_of", "write_review"]
+
+OWED: Final = "change"  # kind of the alert on gates that an emergency owes
 
 
 def owe(ground: Ground, unit: Unit, actor: str, change: Change) -> Change:
@@ -213,3 +216,16 @@ def made_up_for(
             {"gates": list(change.deferred), "report": digest(report)},
         )
     )
+    for alert in unit.find(Alert, model=change.model, state=AlertState.OPEN):
+        if alert.kind != OWED or not alert.title.startswith(f"emergency {change.id} "):
+            continue
+        over = msgspec.structs.replace(alert, state=AlertState.CLOSED, closed=ground.now())
+        unit.replace(unit.get(Alert, alert.id), over)
+        unit.append(
+            ground.event(
+                "alert.closed",
+                actor,
+                f"alert/{alert.id}",
+                {"kind": alert.kind, "live": change.release},
+            )
+        )

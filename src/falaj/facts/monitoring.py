@@ -54,7 +54,7 @@ class Alert(Fact, frozen=True, kw_only=True):
     """A violation that somebody has to see. `evidence`: windows and numbers behind it."""
 
     id: str
-    kind: str  # drift | labels | rollback | verification | vulnerabilities
+    kind: str  # drift | labels | rollback | verification | vulnerabilities | change
     environment: str
     model: str
     release: str

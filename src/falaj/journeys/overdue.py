@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from falaj.base import ids
 from falaj.changes import rules, service
+from falaj.changes.closing import OWED
 from falaj.changes.starting import owes_gates
 from falaj.facts.changes import Change
 from falaj.facts.monitoring import Alert, AlertState
@@ -11,8 +12,6 @@ from falaj.facts.rollouts import LiveMove
 from falaj.ports.ground import Ground
 
 __all__ = ["look"]
-
-KIND = "change"
 
 
 def look(ground: Ground) -> list[str]:
@@ -43,7 +42,7 @@ def raise_alert(ground: Ground, change: Change) -> list[str]:
             return []
         alert = Alert(
             id=ids.new(),
-            kind=KIND,
+            kind=OWED,
             environment=change.environment,
             model=change.model,
             release=change.release,
