@@ -30,6 +30,8 @@ ARMS: Final = ("stable", "canary")
 class Job:
     """assigned: by the split; engine: who is asked now; they part when stable rescues."""
 
+    door = "http"
+
     __slots__ = (
         "assigned",
         "begun_ns",
@@ -129,7 +131,7 @@ class Job:
         if self.counted:
             self.count(-1 if rescued else us)
         if self.assigned == STABLE:
-            self.live.latencies.add(us)
+            self.live.latencies.note(us, self.rows.n, request)
         self.remember("rescued" if rescued else "ok", us, outputs, request, at_ns)
 
     def count(self, us: int) -> None:
@@ -189,7 +191,7 @@ class Job:
     def remember(
         self, outcome: str, us: int, outputs: Outputs | None, request: str, at_ns: int
     ) -> None:
-        key = (self.live.name, self.engine.release, ARMS[self.assigned], outcome)
+        key = (self.live.name, self.engine.release, ARMS[self.assigned], outcome, self.door)
         self.desk.answered(
             key,
             min(self.rows.n, LOGGED),

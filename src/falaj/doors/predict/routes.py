@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from falaj.base import time as clock
-from falaj.doors.predict import metrics, page
+from falaj.doors.predict import metrics, page, sums
 from falaj.doors.predict.forms import instances_body, predict_body, v2_body
 from falaj.doors.predict.guard import Guard
 from falaj.doors.predict.http import Connection, Request, error_body
@@ -328,7 +328,9 @@ class Predict(State):
             case ("v2", "health", "ready"):
                 return "GET", lambda: self.health(connection)
             case ("metrics",):
-                return "GET", lambda: self.metrics(connection)
+                return "GET", lambda: self.metrics(connection, alone="alone" in query)
+            case ("summaries",) if connection.is_admin:
+                return "GET", lambda: self.summaries(query, connection)
             case ("v2", "models", model):
                 return "GET", lambda: self.model(model, "", connection)
             case ("v2", "models", model, "versions", version):
@@ -356,8 +358,41 @@ class Predict(State):
             case _:
                 return None
 
-    def metrics(self, connection: Connection) -> None:
-        connection.answer(200, metrics.text(self, connection.desk), kind=metrics.KIND)
+    def metrics(self, connection: Connection, *, alone: bool) -> None:
+        """Tell the counters of this process; at the admin listener with those of its neighbours."""
+        mine = metrics.text(self, connection.desk)
+        others = self.neighbours() if connection.is_admin and not alone else []
+        if not others:
+            connection.answer(200, mine, kind=metrics.KIND)
+            return
+        self.loop.create_task(self.all_metrics(mine, others, connection)).add_done_callback(
+            lambda _: None
+        )
+
+    async def all_metrics(self, mine: bytes, others: list[str], connection: Connection) -> None:
+        found = await asyncio.gather(*(sums.ask(url, "/metrics?alone") for url in others))
+        texts = [text for text in found if text is not None]
+        text = sums.merged([mine, *texts], missing=len(found) - len(texts))
+        connection.answer(200, text, kind=metrics.KIND)
+
+    def summaries(self, query: str, connection: Connection) -> None:
+        """Counts as they are in the spool, behind what `after` of an earlier answer says."""
+        after = parse_qs(query).get("after", [""])[0]
+        task = self.loop.create_task(self.all_summaries(after, connection))
+        task.add_done_callback(lambda _: None)
+
+    async def all_summaries(self, after: str, connection: Connection) -> None:
+        try:
+            body = await self.loop.run_in_executor(
+                self.disk, sums.summaries, self.truth.folder, after
+            )
+        except Refusal as refusal:
+            self.refuse(refusal, connection)
+        except OSError as error:
+            words = f"the spool cannot be read: {error.strerror}"
+            self.unavailable(connection, "serving.spool", words)
+        else:
+            connection.answer(200, body)
 
     def named(self, model: str, version: str, request: Request, connection: Connection) -> None:
         """Serve an inference address in another spelling than the usual one."""

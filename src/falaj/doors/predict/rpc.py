@@ -77,6 +77,8 @@ class RpcSettings(msgspec.Struct, frozen=True, kw_only=True):
 class RpcJob(Job):
     """A call of gRPC. It is answered by the thread that asked."""
 
+    door = "grpc"
+
     __slots__ = ("body", "name", "trouble")
 
     def __init__(self, *given: Any) -> None:
