@@ -32,7 +32,7 @@ from falaj.serving.schema import Finding, Reader, Refusal
 from falaj.serving.wire import v2
 from falaj.serving.wire.instances import decode_instances, decode_invocation
 
-__all__ = ["EXTENSIONS", "NAME", "TIMEOUT_S", "Hot", "Predict"]
+__all__ = ["EXTENSIONS", "LOG_FULL", "NAME", "TIMEOUT_S", "Hot", "Predict"]
 
 NAME: Final = "falaj"
 EXTENSIONS: Final = ("binary_tensor_data",)
@@ -40,6 +40,7 @@ BULK_BYTES: Final = 32 * 1024  # decoding more than this on the loop would be fe
 BULK_WAITING: Final = 32
 TIMEOUT_S: Final = 10.0
 
+LOG_FULL: Final = "the inference log is full, and an answer that is not logged is forbidden"
 MORE: Final = {401: b"www-authenticate: Bearer\r\n", 429: b"retry-after: 1\r\n"}
 
 encode: Final = msgspec.json.Encoder().encode
@@ -101,6 +102,8 @@ class Predict(State):
             )
         self.current, self.hot = prepared, hot
         self.plan_since = time.time()
+        models = prepared.plan.models
+        self.strict = frozenset(n for n, model in models.items() if model.on_full == "refuse")
         access = prepared.plan.access
         guarded = access is not None or self.known_only
         self.guard = Guard(access, results=self.auth, buckets=self.buckets) if guarded else None
@@ -132,6 +135,9 @@ class Predict(State):
         if self.isolated:
             self.shed["isolated"] = self.shed.get("isolated", 0) + 1
             self.unavailable(connection, "serving.isolated", self.isolated)
+        elif self.log.full and hot.live.name in self.strict:
+            self.shed["log"] = self.shed.get("log", 0) + 1
+            self.unavailable(connection, "serving.log-full", LOG_FULL)
         elif len(request.body) > BULK_BYTES:
             self.submit(hot, None, request, connection)
         else:

@@ -280,6 +280,7 @@ class Server:
         self.app.take_posted()
         if self.rpc is not None:
             self.rpc.tick()
+        self.log.probe()
         self.counts.write(self.tally.changes())
         if everything:
             while self.log.flush(4096):
