@@ -63,7 +63,9 @@ class ModelPlan(Fact, frozen=True, kw_only=True):
     latency_margin_us: a canary's answer counts as slow only when it is above a threshold by more.
     shadow: gets copies of shadow_bp / 10,000 of the requests and never answers. rolled: where it is
     above 0, the split is by server, not by request: the first `rolled` servers of the environment
-    answer with the canary alone, all others with stable alone.
+    answer with the canary alone, all others with stable alone. on_full: what happens when the
+    inference log cannot take a row: `drop` it and count, or `refuse` the request (503), where an
+    unlogged decision is forbidden.
     """
 
     stable: ArmPlan
@@ -77,6 +79,7 @@ class ModelPlan(Fact, frozen=True, kw_only=True):
     shadow: ArmPlan | None = None
     shadow_bp: int = 0
     rolled: int = 0
+    on_full: str = "drop"
 
 
 class LogKey(Fact, frozen=True, kw_only=True):

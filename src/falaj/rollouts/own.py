@@ -41,7 +41,10 @@ def bad_of(values: Sequence[float], plan: MetricPlan) -> int:
 
 def wrong(what: str, why: str) -> FalajError:
     return FalajError(
-        "rollouts.bad-report", f"the report cannot be counted: {what}", why=why, fix="falaj kpi -h"
+        "rollouts.bad-report",
+        f"the report cannot be counted: {what}",
+        why=why,
+        fix="falaj kpi --help",
     )
 
 

@@ -177,18 +177,31 @@ EDGES_US: Final = tuple(upper_us(index) for index in range(BUCKETS))
 
 
 class Histogram:
-    """Latencies of one release in microseconds: bin i holds (edges[i-1], edges[i]]."""
+    """Latencies of one release in microseconds: bin i holds (edges[i-1], edges[i]].
 
-    __slots__ = ("counts", "release", "total_us")
+    slowest: latency and name of the slowest request since somebody looked last.
+    """
+
+    __slots__ = ("counts", "release", "rows", "slowest", "total_us")
 
     def __init__(self, release: str) -> None:
         self.release = release
         self.counts = [0] * BUCKETS
         self.total_us = 0
+        self.rows = 0
+        self.slowest = (-1, "")
 
     def add(self, us: int) -> None:
         self.counts[bucket(us)] += 1
         self.total_us += us
+
+    def note(self, us: int, rows: int, request: str) -> None:
+        """Add an answered request, and keep its name while it is the slowest."""
+        self.counts[bucket(us)] += 1
+        self.total_us += us
+        self.rows += rows
+        if us > self.slowest[0]:
+            self.slowest = (us, request)
 
     def told(self) -> dict[str, Any]:
         """Leave out empty ends; edges are upper bounds."""

@@ -23,6 +23,7 @@ __all__ = ["CountsFile", "LogFile", "write_boot", "write_latencies"]
 LOG_SEGMENT: Final = 8 << 20
 LOG_TOTAL: Final = 2 << 30
 LOG_WAITING: Final = 65_536
+LOG_ROOM: Final = 1 << 16  # bytes that must fit before a full log counts as empty again
 LOG_BLOCK: Final = 128  # rows that are written out at once: keeps the loop's stall below 1 ms
 COUNTS_SIZE: Final = 4 << 20
 
@@ -120,6 +121,8 @@ class LogFile:
         self.waiting: list[Callable[[], list[LogRow]]] = []
         self.waiting_rows = 0
         self.dropped: dict[str, int] = {}
+        self.full = False  # the next rows would be dropped
+        self.failing = ""  # reason of the last drop, until a write succeeds
         self.key: LogKey | None = None
         self.writer: LogWriter | None = None
 
@@ -140,6 +143,7 @@ class LogFile:
         """Remember how to make the rows of one request; they are made when there is time."""
         if self.waiting_rows + rows > LOG_WAITING:
             self._drop("queue", rows)
+            self.full = True
             return
         self.waiting.append(make)
         self.waiting_rows += rows
@@ -174,9 +178,39 @@ class LogFile:
         self.size += len(data)
         self.written += len(data)
         self.rows += len(made) - 1
+        self.failing = ""
+        self.full = self.waiting_rows >= LOG_WAITING
         if self.size >= self.segment:
             self.rotate()
         return bool(self.waiting)
+
+    def probe(self) -> None:
+        """Find out whether there is room again: without rows no write would tell. Each tick."""
+        if not self.full or (self.waiting_rows and not self.failing):
+            return
+        if self.failing == "space":
+            self.written = self._on_disk()
+            if self.written + LOG_ROOM > self.total:
+                return
+        elif self.failing:
+            path = self.folder / f".probe-{self.boot}"
+            try:
+                append(path, bytes(LOG_ROOM))
+            except OSError:
+                return
+            finally:
+                with contextlib.suppress(OSError):
+                    path.unlink()
+        self.failing, self.full = "", False
+
+    def _on_disk(self) -> int:
+        """Bytes of the log in the folder: who ships it away makes room."""
+        found = 0
+        with contextlib.suppress(OSError):
+            for path in self.folder.glob(f"log-{self.boot}-*"):
+                with contextlib.suppress(OSError):
+                    found += path.stat().st_size
+        return found
 
     def rotate(self) -> None:
         """Finish the segment, if it holds anything."""
@@ -208,8 +242,11 @@ class LogFile:
                 self.path.replace(self.path.with_suffix(""))
         self.number += 1
         self.size = 0
+        self.written = self._on_disk()
 
     def _drop(self, reason: str, rows: int) -> None:
+        if reason != "queue":
+            self.failing, self.full = reason, True
         self.dropped[reason] = self.dropped.get(reason, 0) + rows
 
 

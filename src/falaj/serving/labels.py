@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Callable
@@ -23,6 +24,7 @@ __all__ = ["MAX_ROWS", "LabelFile", "Rejected", "read"]
 
 MAX_ROWS: Final = 10_000
 REMEMBERED: Final = 262_144
+ROOM: Final = 256 << 20  # bytes of ground truth that may wait in a spool: never dropped, so refused
 
 
 class Rejected(msgspec.Struct):
@@ -119,8 +121,9 @@ def is_known(
 class LabelFile:
     """`labels-<boot>.jsonl`: nothing is confirmed before it is on disk. For one thread."""
 
-    def __init__(self, folder: Path, boot: str) -> None:
+    def __init__(self, folder: Path, boot: str, *, room: int = ROOM) -> None:
         self.folder = folder
+        self.room = room
         self.path = folder / f"labels-{boot}.jsonl"
         self.values: dict[tuple[str, int, str], float] = {}
         self.positions: dict[str, int] = {}
@@ -147,6 +150,11 @@ class LabelFile:
         handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
         try:
             size = os.fstat(handle).st_size
+            if (
+                sum(path.stat().st_size for path in self.folder.glob("labels-*")) + len(data)
+                > self.room
+            ):
+                raise OSError(errno.ENOSPC, "the spool holds as much ground truth as it may")
             try:
                 view = memoryview(data)
                 while view:

@@ -168,6 +168,8 @@ def _check_model(where: str, model: ModelPlan) -> None:
         raise _bad(f"{where}.split.stratum_ms: expected 100 to 3600000")
     if not 0 <= model.latency_margin_us <= 60_000_000:
         raise _bad(f"{where}.latency_margin_us: expected 0 to 60000000")
+    if model.on_full not in ("drop", "refuse"):
+        raise _bad(f"{where}.on_full: got {model.on_full[:40]!r}, expected drop or refuse")
     edges = model.latency_us
     if len(edges) > 4 or any(edge <= 0 for edge in edges) or list(edges) != sorted(edges):
         raise _bad(f"{where}.latency_us: expected at most four rising microseconds, got {edges}")

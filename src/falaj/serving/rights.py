@@ -29,8 +29,6 @@ class Rights:
         self.rate = rate
 
     def may(self, action: str, model: str) -> bool:
-        if action == KNOWN:
-            return any(self.allowed.values())
         models = self.allowed[action]
         return model in models or ANY in models
 
@@ -38,10 +36,11 @@ class Rights:
 def rights_of(plan: AccessPlan, principal: str) -> Rights:
     """Read the table for one principal and its roles. No entry is no right."""
     names = {principal, *(ROLE + role for role in plan.roles.get(principal, ()))}
-    allowed: dict[str, set[str]] = {action: set() for action in ACTIONS}
+    allowed: dict[str, set[str]] = {action: set() for action in (*ACTIONS, KNOWN)}
     for who, action, model in plan.allow:
         if who in names:
             allowed[action].add(model)
+            allowed[KNOWN].add(ANY)
     rates = [rate for who, rate in plan.rate.items() if who in names]
     table = {action: frozenset(models) for action, models in allowed.items()}
     return Rights(frozenset(names), table, max(rates, default=0))

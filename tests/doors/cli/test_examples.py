@@ -25,7 +25,7 @@ READ_ONLY = (
     "falaj serve .falaj/releases/flight-delay/1.0.0",
     "falaj serve release/ --trust trust.json --port 9000 --grpc-port 9001",
     "falaj score 1.0.0 flights.parquet scored --keep id",
-    "falaj score release/ rows.csv scored --trust trust.json --max-rejected 10 --format csv",
+    "falaj score release/ rows.csv scored --trust trust.json --format csv",
     "falaj worker --duty rollouts --duty monitors",
     "falaj release push 1.0.0 oci://127.0.0.1:5000/team/delay",
     "falaj release push 1.0.0 oci://r.example/team/delay:stable --move-tag",
@@ -211,7 +211,7 @@ GOVERNED = (  # approved, taken back, approved, live, looked back at; then a sta
     ("falaj change close CHG-0001", 0),
     ("falaj change close CHG-0001 --json", Exit.CONFLICT),
     (
-        'falaj --as layla change review CHG-0001 -m "a unit changed upstream" --cause units',
+        'falaj --as layla change review CHG-0001 -m "a unit changed" --cause units',
         Exit.CONFLICT,
     ),
     ("falaj change templates", 0),
@@ -219,11 +219,11 @@ GOVERNED = (  # approved, taken back, approved, live, looked back at; then a sta
     ("falaj release create --version 1.1.0", 0),
     ("falaj change open 1.1.0 --template monthly", Exit.NOT_ALLOWED),
     (
-        'falaj --as layla change preapprove monthly -m "small, and the canary goes back by itself"',
+        'falaj --as layla change preapprove monthly -m "small, goes back alone"',
         0,
     ),
     (
-        'falaj --as layla change preapprove monthly -m "the same for another year" --json',
+        'falaj --as layla change preapprove monthly -m "another year" --json',
         Exit.NOT_ALLOWED,
     ),
     ("falaj change open 1.1.0 --template monthly", 0),

@@ -69,6 +69,7 @@ class Guard:
     ) -> None:
         self.plan = plan or NOBODY
         self.results = {} if results is None else results
+        self.results.setdefault("allowed", 0)
         self.buckets = {} if buckets is None else buckets
         self.now = now
         self.known: dict[tuple[bytes, str], Grant] = {}
@@ -90,7 +91,11 @@ class Guard:
         ):
             grant = self.known_as(text, connection.peer, now)
             connection.grant, connection.credential = grant, text
-        return self.judged(grant, action, model, now)
+        rights = grant.rights
+        if rights is None or model not in rights.allowed[action] or grant.bucket is not None:
+            return self.judged(grant, action, model, now)
+        self.results["allowed"] += 1
+        return grant
 
     def judged(self, grant: Grant, action: str, model: str, now: float) -> Grant:
         """Hold a decision against an action. Raises Refusal."""
@@ -109,7 +114,7 @@ class Guard:
             words = f"more than {bucket.rate} requests a second"
             finding = Finding("serving.rate", words)
             raise Refusal(finding, status=429)
-        self._count("allowed")
+        self.results["allowed"] += 1
         return grant
 
     def known_as(self, text: bytes, peer: Peer | None, now: float) -> Grant:

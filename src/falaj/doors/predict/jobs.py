@@ -39,6 +39,8 @@ TIMEOUT_S: Final = 10.0
 class Job:
     """assigned: by the split; engine: who is asked now; they part when stable rescues."""
 
+    door = "http"
+
     __slots__ = (
         "assigned",
         "begun_ns",
@@ -152,7 +154,7 @@ class Job:
         if self.counted:
             self.count(-1 if rescued else us)
         if self.assigned == STABLE:
-            self.live.latencies.add(us)
+            self.live.latencies.note(us, self.rows.n, request)
         self.remember("rescued" if rescued else "ok", us, outputs, request, at_ns)
         if self.live.shadow is not None:
             mirror(self, request)
@@ -215,7 +217,7 @@ class Job:
     def remember(
         self, outcome: str, us: int, outputs: Outputs | None, request: str, at_ns: int
     ) -> None:
-        key = (self.live.name, self.engine.release, ARMS[self.assigned], outcome)
+        key = (self.live.name, self.engine.release, ARMS[self.assigned], outcome, self.door)
         self.desk.answered(
             key,
             min(self.rows.n, LOGGED),
@@ -258,7 +260,7 @@ class Shadow:
         told = ("shadow", "shadow", outcome, us)
         job, engine, request, at_ns = self.job, self.engine, self.request, self.at_ns
         job.desk.answered(
-            (job.live.name, engine.release, "shadow", outcome),
+            (job.live.name, engine.release, "shadow", outcome, job.door),
             self.rows.n,
             lambda: rows_of(job, engine, told, outputs, request, at_ns),
         )

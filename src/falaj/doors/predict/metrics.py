@@ -23,14 +23,22 @@ def text(desk: State, door: Desk) -> bytes:
         lines.append(f"# TYPE {name} {kind}")
         lines.append(f"# HELP {name} {words}")
 
-    def sample(name: str, value: float, **labels: str) -> None:
+    def sample(name: str, value: float, note: str = "", **labels: str) -> None:
         inside = ",".join(f'{key}="{_escaped(value)}"' for key, value in labels.items())
-        lines.append(f"{name}{{{inside}}} {value:g}" if inside else f"{name} {value:g}")
+        told = _number(value)
+        lines.append((f"{name}{{{inside}}} {told}" if inside else f"{name} {told}") + note)
 
     family("falaj_requests", "counter", "Requests by the arm of their assignment.")
-    for (model, release, arm, outcome), count in sorted(desk.outcomes.items()):
+    for (model, release, arm, outcome, way), count in sorted(desk.outcomes.items()):
         labels = {"model": model, "release": short(release), "arm": arm, "code": outcome}
+        labels["door"] = way
         sample("falaj_requests_total", count, **labels)
+    family("falaj_rescued", "counter", "Requests of the canary that stable answered.")
+    for model in sorted({key[0] for key in desk.outcomes}):
+        rescued = sum(
+            n for key, n in desk.outcomes.items() if (key[0], key[3]) == (model, "rescued")
+        )
+        sample("falaj_rescued_total", rescued, model=model)
     family("falaj_refused", "counter", "Requests refused before they had an arm.")
     for code, count in sorted(desk.refusals.items()):
         sample("falaj_refused_total", count, code=code)
@@ -52,8 +60,8 @@ def text(desk: State, door: Desk) -> bytes:
             sample("falaj_model_process_total", count, arm=arm, event=event, model=name)
     family("falaj_breaker", "gauge", "0 closed, 1 half open, 2 open: whether an arm is asked.")
     for (name, arm, _), remote in far.items():
-        way = ("closed", "half-open", "open").index(remote.breaker.way)
-        sample("falaj_breaker", way, arm=arm, model=name)
+        state = ("closed", "half-open", "open").index(remote.breaker.way)
+        sample("falaj_breaker", state, arm=arm, model=name)
     family("falaj_log_rows", "counter", "Rows written to the inference log.")
     sample("falaj_log_rows_total", desk.log.rows)
     family("falaj_log_dropped", "counter", "Rows of the inference log that were dropped.")
@@ -63,15 +71,26 @@ def text(desk: State, door: Desk) -> bytes:
     current = desk.current
     for name, live in (current.models if current else {}).items():
         labels = {"model": name, "release": short(live.stable.release)}
-        below = 0
+        below, named = 0, False
+        slowest, live.latencies.slowest = live.latencies.slowest, (-1, "")
         for at, count in enumerate(live.latencies.counts):
             below += count
             if at % 8 == 7:  # one bucket a doubling is enough for a scrape
-                edge = f"{EDGES_US[at] / 1e6:g}"
-                sample("falaj_request_seconds_bucket", below, **labels, le=edge)
+                note = ""
+                if not named and 0 <= slowest[0] <= EDGES_US[at]:
+                    named = True
+                    note = f' # {{request="{slowest[1]}"}} {slowest[0] / 1e6!r}'
+                edge = repr(EDGES_US[at] / 1e6)
+                sample("falaj_request_seconds_bucket", below, note, **labels, le=edge)
         sample("falaj_request_seconds_bucket", below, **labels, le="+Inf")
         sample("falaj_request_seconds_count", below, **labels)
         sample("falaj_request_seconds_sum", live.latencies.total_us / 1e6, **labels)
+    family(
+        "falaj_rows", "counter", "Rows that were answered by the arm of their assignment, stable."
+    )
+    for name, live in (current.models if current else {}).items():
+        labels = {"model": name, "release": short(live.stable.release)}
+        sample("falaj_rows_total", live.latencies.rows, **labels)
     family("falaj_release", "info", "What is loaded.")
     for name, live in (current.models if current else {}).items():
         for arm, loaded in (("stable", live.stable), ("canary", live.canary)):
@@ -88,9 +107,30 @@ def text(desk: State, door: Desk) -> bytes:
     if desk.trouble:
         sample("falaj_problem_info", 1, problem=desk.trouble[:200])
     family("falaj_connections", "gauge", "Open connections.")
-    sample("falaj_connections", len(door.connections))
+    busy = door.busy
+    sample("falaj_connections", busy, state="busy")
+    sample("falaj_connections", len(door.connections) - busy, state="waiting")
+    sample("falaj_connections", door.handshakes, state="handshake")
+    family("falaj_turned_away", "counter", "Connections ended at accept or for dawdling.")
+    for reason, count in sorted(door.turned_away.items()):
+        sample("falaj_turned_away_total", count, reason=reason)
+    family("falaj_auth", "counter", "Decisions about who may ask.")
+    for result, count in sorted(desk.auth.items()):
+        sample("falaj_auth_total", count, result=result)
+    family("falaj_spool_bytes", "gauge", "Bytes of the inference log written by this process.")
+    sample("falaj_spool_bytes", desk.log.written)
+    family("falaj_verified_timestamp_seconds", "gauge", "When what runs was verified last.")
+    sample("falaj_verified_timestamp_seconds", round(desk.verified_at, 3))
+    family("falaj_loop_lag_seconds", "gauge", "Longest delay of the loop since the last scrape.")
+    sample("falaj_loop_lag_seconds", round(desk.loop_lag_s, 6))
+    desk.loop_lag_s = 0.0
     lines.append("# EOF\n")
     return "\n".join(lines).encode()
+
+
+def _number(value: float) -> str:
+    """All digits: with six of them a counter stands still for thousands of requests."""
+    return str(value) if isinstance(value, int) else repr(float(value))
 
 
 def _escaped(value: str) -> str:

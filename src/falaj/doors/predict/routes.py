@@ -13,7 +13,7 @@ from urllib.parse import parse_qs, unquote
 import msgspec
 
 from falaj.base import time as clock
-from falaj.doors.predict import metrics, openapi, page
+from falaj.doors.predict import metrics, openapi, page, sums
 from falaj.doors.predict.forms import instances_body, predict_body, v2_body
 from falaj.doors.predict.guard import Guard
 from falaj.doors.predict.http import Connection, Request, error_body
@@ -33,7 +33,7 @@ from falaj.serving.schema import Finding, Reader, Refusal
 from falaj.serving.wire import v2
 from falaj.serving.wire.instances import decode_instances, decode_invocation
 
-__all__ = ["EXTENSIONS", "NAME", "TIMEOUT_S", "Hot", "Predict"]
+__all__ = ["EXTENSIONS", "LOG_FULL", "NAME", "TIMEOUT_S", "Hot", "Predict"]
 
 NAME: Final = "falaj"
 EXTENSIONS: Final = ("binary_tensor_data",)
@@ -41,6 +41,7 @@ BULK_TURNS: Final = 20.0  # what large requests may wait, in terms of small ones
 RETIRE_S: Final = 1.0
 BULK_WAITING: Final = 32
 
+LOG_FULL: Final = "the inference log is full, and an answer that is not logged is forbidden"
 MORE: Final = {401: b"www-authenticate: Bearer\r\n", 429: b"retry-after: 1\r\n"}
 
 encode: Final = msgspec.json.Encoder().encode
@@ -113,6 +114,8 @@ class Predict(State):
                 self.loop.call_later(RETIRE_S, remote.retire)
         self.remotes = [r for r in self.remotes if r.up and r not in kept] + kept
         self.plan_since = time.time()
+        models = prepared.plan.models
+        self.strict = frozenset(n for n, model in models.items() if model.on_full == "refuse")
         access = prepared.plan.access
         guarded = access is not None or self.known_only
         self.guard = Guard(access, results=self.auth, buckets=self.buckets) if guarded else None
@@ -144,6 +147,10 @@ class Predict(State):
         if self.isolated:
             self.shed["isolated"] = self.shed.get("isolated", 0) + 1
             self.unavailable(connection, "serving.isolated", self.isolated)
+            return
+        if self.log.full and hot.live.name in self.strict:
+            self.shed["log"] = self.shed.get("log", 0) + 1
+            self.unavailable(connection, "serving.log-full", LOG_FULL)
             return
         live, size = hot.live, len(request.body)
         if size > live.bulk_bytes:
@@ -378,7 +385,9 @@ class Predict(State):
             case ("openapi.json",):
                 return "GET", lambda: self._openapi(connection)
             case ("metrics",):
-                return "GET", lambda: self.metrics(connection)
+                return "GET", lambda: self.metrics(connection, alone="alone" in query)
+            case ("summaries",) if connection.is_admin:
+                return "GET", lambda: self.summaries(query, connection)
             case ("v2", "models", model):
                 return "GET", lambda: self.model(model, "", connection)
             case ("v2", "models", model, "versions", version):
@@ -408,8 +417,41 @@ class Predict(State):
             case _:
                 return None
 
-    def metrics(self, connection: Connection) -> None:
-        connection.answer(200, metrics.text(self, connection.desk), kind=metrics.KIND)
+    def metrics(self, connection: Connection, *, alone: bool) -> None:
+        """Tell the counters of this process; at the admin listener with those of its neighbours."""
+        mine = metrics.text(self, connection.desk)
+        others = self.neighbours() if connection.is_admin and not alone else []
+        if not others:
+            connection.answer(200, mine, kind=metrics.KIND)
+            return
+        self.loop.create_task(self.all_metrics(mine, others, connection)).add_done_callback(
+            lambda _: None
+        )
+
+    async def all_metrics(self, mine: bytes, others: list[str], connection: Connection) -> None:
+        found = await asyncio.gather(*(sums.ask(url, "/metrics?alone") for url in others))
+        texts = [text for text in found if text is not None]
+        text = sums.merged([mine, *texts], missing=len(found) - len(texts))
+        connection.answer(200, text, kind=metrics.KIND)
+
+    def summaries(self, query: str, connection: Connection) -> None:
+        """Counts as they are in the spool, behind what `after` of an earlier answer says."""
+        after = parse_qs(query).get("after", [""])[0]
+        task = self.loop.create_task(self.all_summaries(after, connection))
+        task.add_done_callback(lambda _: None)
+
+    async def all_summaries(self, after: str, connection: Connection) -> None:
+        try:
+            body = await self.loop.run_in_executor(
+                self.disk, sums.summaries, self.truth.folder, after
+            )
+        except Refusal as refusal:
+            self.refuse(refusal, connection)
+        except OSError as error:
+            words = f"the spool cannot be read: {error.strerror}"
+            self.unavailable(connection, "serving.spool", words)
+        else:
+            connection.answer(200, body)
 
     def named(self, model: str, version: str, request: Request, connection: Connection) -> None:
         """Serve an inference address in another spelling than the usual one."""

@@ -23,7 +23,7 @@ from falaj.doors.predict.guard import Grant
 from falaj.doors.predict.health import Health, Reflection
 from falaj.doors.predict.http import Request
 from falaj.doors.predict.jobs import CLIENT_ID, Job
-from falaj.doors.predict.routes import EXTENSIONS, NAME, TIMEOUT_S, Hot, Predict
+from falaj.doors.predict.routes import EXTENSIONS, LOG_FULL, NAME, TIMEOUT_S, Hot, Predict
 from falaj.doors.predict.secure import Certificates
 from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.refusals import Finding, Refusal
@@ -76,6 +76,8 @@ class RpcSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 class RpcJob(Job):
     """A call of gRPC. It is answered by the thread that asked."""
+
+    door = "grpc"
 
     __slots__ = ("body", "name", "trouble")
 
@@ -279,6 +281,8 @@ class Rpc:
                 grant.guard.judged(grant, "infer", message.model_name, time.monotonic())
                 request.rights = grant.rights
             live = app.live(message.model_name, message.model_version)
+            if app.log.full and live.name in app.strict:
+                raise Refusal(Finding("serving.log-full", LOG_FULL), status=503)
             named = live.version(message.model_version) if message.model_version else None
             request.body = message
             call = wire.decode((named or live.stable).reader, message)

@@ -140,6 +140,7 @@ class Server:
         app = Predict(loop, self.ids, self.tally, self.log, truth, _version(), self.settings.name)
         self.app = app
         app.max_queue_us = self.settings.max_queue_ms * 1000
+        app.neighbours = self._neighbours
         app.known_only = self.settings.known_only
         self.contexts = contexts_of(self.settings.tls)
         self.plan_file.changed()
@@ -222,6 +223,18 @@ class Server:
             self.own_url = f"http://{ADMIN_HOST}:{own.sockets[0].getsockname()[1]}"
         return servers
 
+    def _neighbours(self) -> list[str]:
+        """Addresses of the admin listeners of the other servers of this environment."""
+        found = []
+        for card in self.settings.root.glob("*.json"):
+            with contextlib.suppress(
+                OSError, ValueError, msgspec.MsgspecError, KeyError, TypeError
+            ):
+                told = msgspec.json.decode(card.read_bytes())
+                if told["boot"] != self.boot and told["ticks"] == start_ticks(told["pid"]):
+                    found.append(str(told["own_url"]))
+        return found
+
     def _tell(self) -> None:
         settings = self.settings
         if self.control is not None:
@@ -256,8 +269,11 @@ class Server:
         """One clock for all: spool each quarter second, deadlines each second."""
         number = 0
         while True:
+            begun = time.monotonic()
             await asyncio.sleep(TICK_S)
             number += 1
+            late = time.monotonic() - begun - TICK_S
+            self.app.loop_lag_s = max(self.app.loop_lag_s, late)
             try:
                 self._flush()
                 if number % 4 == 0:
@@ -291,6 +307,7 @@ class Server:
         self.app.take_posted()
         if self.rpc is not None:
             self.rpc.tick()
+        self.log.probe()
         self.counts.write(self.tally.changes())
         if everything:
             while self.log.flush(4096):
@@ -371,6 +388,8 @@ class Server:
             except (FalajError, OSError) as error:
                 print(f"falaj: not verified again: {error}", file=sys.stderr, flush=True)
                 continue
+            if not found:
+                app.verified_at = time.time()
             if found and app.current is current:
                 self._isolate(current, found)
 

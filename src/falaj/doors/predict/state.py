@@ -42,7 +42,7 @@ class State:
         self.turn = Turn(loop.call_soon)
         self.current: Prepared | None = None
         self.heads: dict[str, bytes] = {}  # release -> head of an answer up to the request's name
-        self.outcomes: dict[tuple[str, str, str, str], int] = {}
+        self.outcomes: dict[tuple[str, str, str, str, str], int] = {}
         self.shed: dict[str, int] = {}
         self.refusals: dict[str, int] = {}
         self.auth: dict[str, int] = {}
@@ -62,6 +62,10 @@ class State:
         self.posted: deque[Callable[[], None]] = deque()
         self.woken = False
         self.plan_since = time.time()
+        self.strict: frozenset[str] = frozenset()  # models without an answer that is not logged
+        self.verified_at = time.time()
+        self.loop_lag_s = 0.0  # the largest since somebody looked last
+        self.neighbours: Callable[[], list[str]] = list  # addresses of the other servers here
 
     @property
     def ready(self) -> bool:
@@ -110,11 +114,11 @@ class State:
 
     def answered(
         self,
-        outcome: tuple[str, str, str, str],
+        outcome: tuple[str, str, str, str, str],
         rows: int,
         make: Callable[[], list[LogRow]],
     ) -> None:
-        """Count an outcome (model, release, arm, code), and leave its rows for the log."""
+        """Count an outcome (model, release, arm, code, door), and leave its rows for the log."""
         self.outcomes[outcome] = self.outcomes.get(outcome, 0) + 1
         self.log.add(rows, make)
         if self.log.waiting_rows >= 128 and not self.flushing:

@@ -346,7 +346,7 @@ def review(ctx: click.Context, change: str, conclusion: str, cause: str, machine
     \b
     Examples:
       falaj change review CHG-0001
-      falaj --as layla change review CHG-0001 -m "a unit changed upstream" --cause units
+      falaj --as layla change review CHG-0001 -m "a unit changed" --cause units
     """
     client = connect(ctx)
     found = (
@@ -532,8 +532,8 @@ def preapprove(ctx: click.Context, template: str, comment: str, machine: bool) -
 
     \b
     Examples:
-      falaj --as layla change preapprove monthly -m "small, and the canary goes back by itself"
-      falaj --as layla change preapprove monthly -m "the same for another year" --json
+      falaj --as layla change preapprove monthly -m "small, goes back alone"
+      falaj --as layla change preapprove monthly -m "another year" --json
     """
     client = connect(ctx)
     shown = next((t["digest"] for t in client.get("/templates") if t["name"] == template), "")

@@ -79,7 +79,7 @@ def command(
     \b
     Examples:
       falaj score 1.0.0 flights.parquet scored --keep id
-      falaj score release/ rows.csv scored --trust trust.json --max-rejected 10 --format csv
+      falaj score release/ rows.csv scored --trust trust.json --format csv
     """
     from falaj.app import cluster_tasks, row_formats
     from falaj.journeys.score import Asked, score
