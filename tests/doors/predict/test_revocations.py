@@ -40,6 +40,39 @@ def test_a_withdrawn_release_stops_answering(house):
     assert client.infer(ROW)[0] == 503
 
 
+def test_a_withdrawn_release_gives_way_to_the_warm_one_before_it(house):
+    one, two = house.release("1"), house.release("2")
+    house.place(one)
+    house.place(two)
+    house.write(house.plan(two, standby=house.arm(one)))
+    client = house.start("--reverify-s", "0.2")
+    assert client.infer(ROW)[1]["falaj-release"] == two.id
+    house.ring.revoke(two.id, RevocationKind.WITHDRAWN, reason="wrong data")
+    renewed(house)
+    told = client.until(lambda told: told["problem"])
+    assert "withdrawn: wrong data" in told["problem"]
+    assert told["ready"]
+    for _ in range(5):
+        status, headers, _ = client.infer(ROW)
+        assert (status, headers["falaj-release"]) == (200, one.id)
+    house.ring.revoke(one.id, RevocationKind.WITHDRAWN, reason="that one, too")
+    renewed(house)
+    client.until(lambda told: not told["ready"])
+    assert client.infer(ROW)[0] == 503
+
+
+def test_changed_bytes_are_no_reason_to_trust_the_release_before_them(house):
+    one, two = house.release("1"), house.release("2")
+    house.place(one)
+    house.place(two)
+    house.write(house.plan(two, standby=house.arm(one)))
+    client = house.start("--reverify-s", "0.2")
+    path = house.place(two) / "model" / "model.onnx"
+    path.write_bytes(path.read_bytes()[:-1] + b"\0")
+    client.until(lambda told: not told["ready"])
+    assert client.infer(ROW)[0] == 503
+
+
 def test_a_stolen_key_stops_what_it_signed(house):
     made = house.release("1")
     house.apply(made)

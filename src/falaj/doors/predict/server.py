@@ -28,7 +28,7 @@ from falaj.doors.predict.loads import keep_seen, read_trust, seen_version
 from falaj.doors.predict.remote import Remote
 from falaj.doors.predict.routes import Predict
 from falaj.doors.predict.rpc import Rpc, RpcSettings
-from falaj.doors.predict.staging import Prepared, Stage
+from falaj.doors.predict.staging import Prepared, Stage, Trouble
 from falaj.doors.predict.ticks import start_ticks
 from falaj.facts.releases import Trust
 from falaj.facts.serving import TrafficPlan
@@ -41,6 +41,7 @@ from falaj.serving.requests import RequestIds
 __all__ = ["PlanFile", "Server", "Settings"]
 
 TICK_S: Final = 0.25
+WITHDRAWN: Final = "releases.withdrawn"
 ADMIN_HOST: Final = "127.0.0.1"
 PLAN_S: Final = 0.1
 
@@ -149,6 +150,7 @@ class Server:
         app.problem = prepared.problem
         gc.collect()
         gc.freeze()
+        sys.setswitchinterval(0.001)  # a thread with a large request gives way sooner
         gc.set_threshold(20_000, 10, 20)  # requests leave no circles behind
         self.desk = Desk(app, self.settings.limits)
         self.desk.later = loop.call_soon
@@ -393,13 +395,25 @@ class Server:
             if found and app.current is current:
                 self._isolate(current, found)
 
-    def _isolate(self, current: Prepared, found: dict[tuple[str, str], str]) -> None:
-        """Out of service what does not verify any more: an arm alone, or with stable this server."""
+    def _isolate(self, current: Prepared, found: dict[tuple[str, str], Trouble]) -> None:
+        """Out of service what does not verify any more: an arm alone, or with stable this server.
+
+        A release that was withdrawn gives way to the previous one, if that is warm and verifies.
+        """
         app = self.app
-        for (name, arm), words in found.items():
-            remote = getattr(current.models[name], arm)
-            if arm == "stable":
-                app.isolated = f"isolated: {words}"
+        for (name, arm), (code, words) in found.items():
+            live = current.models[name]
+            remote = getattr(live, arm, None)
+            if arm == live.answering:
+                back = None
+                if code == WITHDRAWN and arm == "stable" and (name, "standby") not in found:
+                    back = current.without(name, f"{words}; the release before it answers")
+                if back is not None:
+                    app.switch(back)
+                    app.problem = back.problem
+                    current = back
+                else:
+                    app.isolated = f"isolated: {words}"
             elif isinstance(remote, Remote):
                 remote.condemn(f"isolated: {words}")
             if words not in app.findings:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from falaj.base.errors import FalajError, Unverified
 from falaj.base.fenclog import LogWriter
@@ -27,7 +27,7 @@ from falaj.serving.loading import Loaded
 from falaj.serving.plan import Split
 from falaj.serving.requests import RequestIds
 
-__all__ = ["Live", "Prepared", "Stage"]
+__all__ = ["Live", "Prepared", "Stage", "Trouble"]
 
 STALE_S: Final = 3600.0
 SHADOW_S: Final = 10.0
@@ -57,6 +57,7 @@ class Live:
         self.canary = canary
         self.standby = standby
         self.shadow = shadow
+        self.server = server
         self.split = Split(plan, server)
         self.latencies = latencies
         self.canary_timeout_ns = plan.canary.timeout_ms * 1_000_000 if plan.canary else 0
@@ -67,6 +68,11 @@ class Live:
         self.byte_us = 0.01 + each / (6.0 * max(stable.reader.width, 1))
         least, most = BULK_BYTES
         self.bulk_bytes = int(max(least, min(most, (BULK_US - self.base_us) / self.byte_us)))
+
+    @property
+    def answering(self) -> str:
+        """The arm of the plan that answers as stable: standby, when stable was withdrawn."""
+        return "stable" if self.stable.release == self.plan.stable.release else "standby"
 
     def predicted_us(self, size: int) -> float:
         """Microseconds that a request of so many bytes is expected to cost."""
@@ -88,6 +94,13 @@ class Live:
 
 
 Far = dict[tuple[str, str, str], Remote]  # model, arm, release
+
+
+class Trouble(NamedTuple):
+    """What does not hold any more about something that runs."""
+
+    code: str
+    words: str
 
 
 class Prepared:
@@ -113,6 +126,25 @@ class Prepared:
                 if arm is not None:
                     found[arm.release] = arm
         return found
+
+    def without(self, name: str, words: str) -> Prepared | None:
+        """The same plan with the warm previous release of one model in the place of stable."""
+        live = self.models[name]
+        back = live.standby
+        if back is None or back.release == live.stable.release:
+            return None
+        went = Live(
+            name,
+            live.plan,
+            live.zone,
+            back,
+            live.canary,
+            None,
+            Histogram(back.release),
+            live.server,
+            live.shadow,
+        )
+        return Prepared(self.plan, self.digest, self.models | {name: went}, self.far, words)
 
     def forget(self, current: Prepared | None) -> None:
         """End the processes that were started for this plan: it is not switched to."""
@@ -273,9 +305,9 @@ class Stage:
             models[name] = live
         return models
 
-    def verify(self, prepared: Prepared, trust: Trust) -> dict[tuple[str, str], str]:
-        """Look again at the folders of what runs: (model, arm) -> the first finding in words."""
-        told: dict[tuple[str, str], str] = {}
+    def verify(self, prepared: Prepared, trust: Trust) -> dict[tuple[str, str], Trouble]:
+        """Look again at the folders of what runs: (model, arm) -> the first finding."""
+        told: dict[tuple[str, str], Trouble] = {}
         for name, live in prepared.models.items():
             for where in ("stable", "canary", "shadow", "standby"):
                 arm: ArmPlan | None = getattr(live.plan, where)
@@ -291,7 +323,8 @@ class Stage:
                 )
                 if not found.holds:
                     words = found.findings[0].message if found.findings else "no manifest"
-                    told[name, where] = f"{name} {arm.folder}: {words}"
+                    code = found.findings[0].code if found.findings else ""
+                    told[name, where] = Trouble(code, f"{name} {arm.folder}: {words}")
         return told
 
     def _loaded(
