@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from servers import House, expected
+from servers import House, expected, graph, infer_body
 from tensors import mirror, sample
 
 from falaj.client import AsyncClient, Client, Policy, Refused, Unreachable, pause
 from falaj.facts.models import Datatype
+from falaj.serving import spool
 
 ROWS = [{"dep_delay": 30, "distance": 733, "hour": 14}, {"distance": 5, "hour": 6}]
 WANTED = [expected((30, 733, 14)), expected((None, 5, 6))]
@@ -242,3 +243,16 @@ def test_a_token_does_not_travel_in_the_clear():
         Client("http://models.example.org", token="secret")
     Client("http://127.0.0.1:1", token="secret").close()
     Client("https://models.example.org", token="secret").close()
+
+
+@pytest.mark.parametrize("told", [{}, {"falaj-attempt": "0"}, {"falaj-attempt": "1"}, {"grpc-previous-rpc-attempts": "2"}])  # fmt: skip
+def test_a_repeated_request_is_rescued_and_left_out_of_the_counts(house, told):
+    stable = house.release("1")
+    house.apply(stable, house.release("2", onnx_bytes=graph(trouble="crash")), 10_000)
+    client = house.start()
+    body = infer_body((1.0, 2.0, 13.0))
+    status, headers, _ = client.ask("POST", "/v2/models/delay/infer", body, told)
+    assert (status, headers["falaj-release"]) == (200, stable.id)
+    client.terminate()
+    counted = {mark.fact.x_c for mark in spool.counts(house.root / "spool") if mark.fact.metric == "errors"}  # fmt: skip
+    assert counted == (set() if told and "0" not in told.values() else {1})

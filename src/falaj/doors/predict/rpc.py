@@ -124,7 +124,8 @@ class Rpc:
         find = protos().message
         self.request = find("inference.ModelInferRequest").FromString
         self.broken = DecodeError
-        self.health = Health(lambda: app.ready, lambda: list(self._models()))
+        # Health is for everybody; where callers are asked who they are, names of models are not.
+        self.health = Health(lambda: app.ready, lambda: [] if app.guard else list(self._models()))
         self.pool = ThreadPoolExecutor(settings.threads, "grpc")
         self.server = grpc.server(
             self.pool,
