@@ -24,6 +24,7 @@ from pathlib import Path
 from bench import closed
 from bench.batch import MLFLOW
 from bench.harness import HERE, QUIET, Row, compared, ours, peer, say, value, version, write
+from bench.harness import environment as make
 from bench.serving_load import Load, Took, head_of, load
 from bench.serving_peers import BODIES, PEERS, Peer
 from bench.tree import cpu_s, members, pss_mb
@@ -225,6 +226,7 @@ def prepare(home: Path) -> list[list[float]]:
 
 def main(*, quick: bool) -> int:
     ours()
+    rpc()
     for one in PEERS:
         peer(one.lock)
     if not closed.is_closed():
@@ -237,6 +239,7 @@ def main(*, quick: bool) -> int:
         rows = prepare(home)
         numbers, memory, broken = rounds_of(home, rows, rounds)
         near = beside_large(home, rows, 300 if quick else 2000, rounds)
+        calls = over_grpc(home, rows, 1000 if quick else 5000, rounds)
     versions = {
         "falaj": version(ours() / "python", "falaj"),
         "onnxruntime": version(ours() / "python", "onnxruntime"),
@@ -246,7 +249,11 @@ def main(*, quick: bool) -> int:
         f"\nThese did not answer in this run: {', '.join(broken)}.\n" if broken else ""
     )
     return write(
-        "serving", results(numbers, memory, near), versions=versions, load=at_start, notes=notes
+        "serving",
+        results(numbers, memory, near, calls),
+        versions=versions,
+        load=at_start,
+        notes=notes,
     )
 
 
@@ -320,10 +327,82 @@ def beside_large(
     return statistics.median(a for a, _ in found), statistics.median(b for _, b in found)
 
 
+RPC = ("MLServer", "KServe V2")
+
+
+def rpc() -> Path:
+    """Falaj with grpcio beside it."""
+    return make("rpc", HERE.parent / "requirements" / "dev.txt", HERE.parent)
+
+
+def over_grpc(home: Path, rows: list[list[float]], requests: int, rounds: int) -> dict[str, float]:
+    """CPU of a call of one row from a real client, eight at once: ours, a bare echo, packaged peers."""
+    found: dict[str, list[float]] = {}
+    running: list[tuple[Server, int]] = []
+    env = environment(home, rpc())
+    try:
+        port = free_port()
+        words = [rpc() / "python", HERE / "serving_rpc.py", "echo", str(port)]
+        running.append((Server(ECHO, words, port, at=home, env=env), port))
+        port = free_port()
+        trust = ("--trust", home / "trust.json")
+        words = [
+            rpc() / "falaj",
+            "serve",
+            home / "release-trees",
+            *trust,
+            "--port",
+            str(port),
+            "--grpc-port",
+            str(port + 1),
+        ]
+        one = Server(OURS, words, port, at=home, env=env)
+        one.wait("/v2/models/flights/infer", BODIES["v2"](rows[:1]))
+        running.append((one, port + 1))
+        for known in PEERS:
+            if known.name in RPC:
+                try:
+                    one = start_peer(known, home)
+                    one.wait(known.path, BODIES[known.body](rows[:1]))
+                except RuntimeError as error:
+                    say(str(error))
+                    continue
+                running.append((one, one.port + 1))
+        for number in range(rounds + 1):  # the first one warms up
+            for server, at in running:
+                words = [
+                    rpc() / "python",
+                    HERE / "serving_rpc.py",
+                    "ask",
+                    str(at),
+                    str(requests),
+                    "8",
+                    home / "x.npy",
+                ]
+                before = server.used_s()
+                done = subprocess.run(
+                    [str(word) for word in words],
+                    check=True,
+                    env=env,
+                    capture_output=True,
+                    text=True,
+                )
+                us = (server.used_s() - before) * 1e6 / requests
+                told = json.loads(done.stdout)
+                say(f"gRPC, round {number}: {server.name}: {us:.0f} us a call, {told}")
+                if number and not told["failed"]:
+                    found.setdefault(server.name, []).append(us)
+    finally:
+        for server, _ in running:
+            server.stop()
+    return {name: statistics.median(us) for name, us in found.items()}
+
+
 def results(
     numbers: Mapping[Key, Sequence[float]],
     memory: Mapping[str, tuple[float, float, float]],
     near: tuple[float, float],
+    calls: Mapping[str, float],
 ) -> list[Row]:
     cells = {key: statistics.median(us) for key, us in numbers.items()}
     packaged = [one.name for one in PEERS if one.packaged]
@@ -388,6 +467,16 @@ def results(
         for one in PEERS
         if one.name in memory
     ]
+    if {OURS, ECHO} <= set(calls):
+        what = "gRPC, 1 row, 8 at once: CPU a call"
+        rows.append(
+            compared(what, calls[OURS], calls[ECHO], "bare echo of grpcio", unit="us", target=1.25)
+        )
+        rows += [
+            compared(what, calls[OURS], calls[name], name, unit="us", target=0.5)
+            for name in RPC
+            if name in calls
+        ]
     alone, beside = near
     rows.append(
         value(
@@ -408,7 +497,8 @@ counts and the inference log. Fixed numbers of requests over kept connections, a
 server's CPU each, 1,000 distinct bodies; CPU is user + system of the whole process tree. Servers are asked
 in turn, round after round; medians. The load is made by an own program on the same cores, whose CPU does
 not count. All in a network of loopback alone. Times that a clock on the wall tells are not compared, but
-for the first answer and the two kinds of traffic side by side.
+for the first answer and the two kinds of traffic side by side. gRPC is asked by a real client of grpcio with
+eight threads and a channel each; the echo there is grpcio with four threads that answers fixed bytes.
 """
 
 if __name__ == "__main__":
