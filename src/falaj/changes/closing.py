@@ -21,7 +21,7 @@ from falaj.facts.monitoring import Alert, AlertState
 from falaj.facts.rollouts import LiveMove, Rollout, RolloutDecision
 from falaj.facts.wire import digest
 from falaj.ports.ground import Ground
-from falaj.ports.store import Unit
+from falaj.ports.store import Store, Unit
 
 __all__ = ["OWED", "close", "made_up_for", "owe", "review_of", "write_review"]
 
@@ -47,7 +47,7 @@ def owe(ground: Ground, unit: Unit, actor: str, change: Change) -> Change:
     return change
 
 
-def gathered(ground: Ground, unit: Unit, change: Change) -> Review:
+def gathered(ground: Ground, unit: Store | Unit, change: Change) -> Review:
     """The review as the numbers of the rollout fill it, now."""
     rollouts = unit.find(Rollout, change=change.id, limit=1)
     rollout = rollouts[0] if rollouts else None
@@ -64,7 +64,7 @@ def gathered(ground: Ground, unit: Unit, change: Change) -> Review:
     )  # fmt: skip
 
 
-def known_of(unit: Unit, change_id: str) -> list[Review]:
+def known_of(unit: Store | Unit, change_id: str) -> list[Review]:
     try:
         return [unit.get(Review, change_id).fact]
     except NotFound:
@@ -73,13 +73,12 @@ def known_of(unit: Unit, change_id: str) -> list[Review]:
 
 def review_of(ground: Ground, change_id: str) -> Review:
     """The review as it was written, or filled from what stands there now."""
-    with ground.store.begin() as unit:
-        change = unit.get(Change, change_id).fact
-        kept = known_of(unit, change.id)
-        if kept and kept[0].conclusion:
-            return kept[0]
-        found = gathered(ground, unit, change)
-        return msgspec.structs.replace(found, opened=kept[0].opened) if kept else found
+    change = ground.store.get(Change, change_id).fact
+    kept = known_of(ground.store, change.id)
+    if kept and kept[0].conclusion:
+        return kept[0]
+    found = gathered(ground, ground.store, change)
+    return msgspec.structs.replace(found, opened=kept[0].opened) if kept else found
 
 
 def write_review(

@@ -17,7 +17,7 @@ from falaj.facts.changes import Change, ChangeKind, Preapproval
 from falaj.facts.governance import TemplateTable
 from falaj.facts.wire import plain
 from falaj.ports.ground import Ground
-from falaj.ports.store import Unit
+from falaj.ports.store import Store, Unit
 
 __all__ = ["TemplateState", "allows", "preapprove", "state_of", "table_of"]
 
@@ -45,7 +45,7 @@ def table_of(ground: Ground, name: str) -> TemplateTable:
     return known[name]
 
 
-def owner_of(unit: Unit, name: str, table: TemplateTable) -> str:
+def owner_of(unit: Store | Unit, name: str, table: TemplateTable) -> str:
     """The person that answers for a template."""
     try:
         return unit.get(Principal, table.owner).fact.person
@@ -144,10 +144,9 @@ def state_of(ground: Ground, name: str, environment: str = "") -> TemplateState:
     """Whether a template allows changes of an environment (its own, when not said) now."""
     table = table_of(ground, name)
     now = ground.now()
-    with ground.store.begin() as unit:
-        owner = owner_of(unit, name, table)
-        given = unit.find(Preapproval, template=name)
-        changes = unit.find(Change, environment=table.environment)
+    owner = owner_of(ground.store, name, table)
+    given = ground.store.find(Preapproval, template=name)
+    changes = ground.store.find(Change, environment=table.environment)
     used = used_this_month(changes, name, now)
     signatures = templates.live_signatures(name, table, given, owner, now=now)
     problems = templates.unusable(
