@@ -14,6 +14,7 @@ __all__ = [
     "Boot",
     "Counts",
     "Desired",
+    "FeaturePlan",
     "LogKey",
     "ModelPlan",
     "Observed",
@@ -57,6 +58,22 @@ class SplitPlan(Fact, frozen=True, kw_only=True):
     testers: tuple[str, ...] = ()
 
 
+class FeaturePlan(Fact, frozen=True, kw_only=True):
+    """Where inputs come from that a request does not bring: a table below the target's `features`.
+
+    key: name in a row of the request, instead of `columns`. defaults: column -> value as JSON, where
+    the table does not know it. required: without a known row no answer (503). max_age_s: what is
+    older is used and counted as stale; 0 is no limit.
+    """
+
+    table: str
+    key: str
+    columns: tuple[str, ...]
+    defaults: dict[str, str] = {}
+    required: bool = False
+    max_age_s: int = 0
+
+
 class ModelPlan(Fact, frozen=True, kw_only=True):
     """latency_us: four thresholds frozen from stable (p50, p90, p95, p99). step: of the rollout.
 
@@ -80,6 +97,7 @@ class ModelPlan(Fact, frozen=True, kw_only=True):
     shadow_bp: int = 0
     rolled: int = 0
     on_full: str = "drop"
+    features: FeaturePlan | None = None
 
 
 class LogKey(Fact, frozen=True, kw_only=True):

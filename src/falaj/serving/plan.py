@@ -16,7 +16,7 @@ from falaj.base import canonical, dsse
 from falaj.base.digests import is_digest, of_bytes
 from falaj.base.errors import Conflict, FalajError, Unverified
 from falaj.facts.releases import Trust
-from falaj.facts.serving import ArmPlan, LogKey, ModelPlan, TrafficPlan
+from falaj.facts.serving import ArmPlan, FeaturePlan, LogKey, ModelPlan, TrafficPlan
 from falaj.facts.trust import keys_for
 from falaj.serving.rights import faults
 
@@ -168,11 +168,29 @@ def _check_model(where: str, model: ModelPlan) -> None:
         raise _bad(f"{where}.split.stratum_ms: expected 100 to 3600000")
     if not 0 <= model.latency_margin_us <= 60_000_000:
         raise _bad(f"{where}.latency_margin_us: expected 0 to 60000000")
+    if model.features is not None:
+        _check_features(f"{where}.features", model.features)
     if model.on_full not in ("drop", "refuse"):
         raise _bad(f"{where}.on_full: got {model.on_full[:40]!r}, expected drop or refuse")
     edges = model.latency_us
     if len(edges) > 4 or any(edge <= 0 for edge in edges) or list(edges) != sorted(edges):
         raise _bad(f"{where}.latency_us: expected at most four rising microseconds, got {edges}")
+
+
+def _check_features(where: str, features: FeaturePlan) -> None:
+    if MODEL.fullmatch(features.table) is None:
+        raise _bad(f"{where}.table: got {features.table[:40]!r}, expected the name of a file")
+    if not features.key or not features.columns or features.key in features.columns:
+        raise _bad(f"{where}: expected a key, and columns without it")
+    if features.max_age_s < 0:
+        raise _bad(f"{where}.max_age_s: got {features.max_age_s}, expected 0 or more")
+    for name, text in features.defaults.items():
+        if name not in features.columns:
+            raise _bad(f"{where}.defaults: {name[:40]!r} is not among the columns")
+        try:
+            msgspec.json.decode(text)
+        except (msgspec.MsgspecError, UnicodeEncodeError):
+            raise _bad(f"{where}.defaults.{name[:40]}: expected a value as JSON") from None
 
 
 def _check_arm(where: str, arm: ArmPlan) -> None:

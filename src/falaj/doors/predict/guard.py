@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import timedelta
 from hmac import compare_digest
 from typing import Any, Final
+from urllib.parse import parse_qs
 
 from falaj.base import time as clock
 from falaj.base import tokens
@@ -20,15 +21,32 @@ from falaj.base.tls import Peer
 from falaj.doors.predict.http import Request
 from falaj.facts.serving import AccessPlan, TokenIssuer
 from falaj.serving.refusals import Finding, Refusal
-from falaj.serving.rights import Bucket, Rights, rights_of
+from falaj.serving.rights import ANY, KNOWN, Bucket, Rights, rights_of
 
-__all__ = ["Grant", "Guard"]
+__all__ = ["Grant", "Guard", "asked_of"]
 
-KNOWN: Final = 4096  # decisions and buckets that are kept
+MOST: Final = 4096  # decisions and buckets that are kept
 HOLDS_S: Final = 60.0
 REFUSAL_HOLDS_S: Final = 5.0
 BEARER: Final = b"bearer "
 NOBODY: Final = AccessPlan()
+
+
+def asked_of(parts: tuple[str, ...], query: str, models: list[str]) -> tuple[str, str]:
+    """Action and model that an address is about. Who is unknown learns no names of models from it."""
+    first, second = parts[0], parts[1] if len(parts) > 1 else ""
+    if parts in (("v2",), ("v2", ""), ("v1", "models")):
+        return KNOWN, ""
+    if first == "try" and len(parts) == 2:
+        return "infer", second
+    if second == "models" and first in ("v1", "v2") and len(parts) > 2:
+        return "infer", parts[2].removesuffix(":predict") if first == "v1" else parts[2]
+    if first == "ground-truth" and len(parts) == 2:
+        return "ground-truth", second
+    if parts in (("predict",), ("invocations",)):
+        named = parse_qs(query).get("model", models if len(models) == 1 else [])
+        return "infer", named[0] if named else ANY
+    return "infer", ANY  # the server's own pages are about all models
 
 
 class Grant:
@@ -124,7 +142,7 @@ class Guard:
         if grant is None or now >= grant.until:
             grant = self._decide(text, peer, now)
             self.known.pop(key, None)
-            if len(self.known) >= KNOWN:
+            if len(self.known) >= MOST:
                 self.known.pop(next(iter(self.known)), None)
             self.known[key] = grant
         return grant
@@ -147,7 +165,7 @@ class Guard:
             return self._nobody(now, "this needs a bearer token or a client certificate")
         rights = self.rights.get(principal)
         if rights is None:
-            if len(self.rights) >= KNOWN:
+            if len(self.rights) >= MOST:
                 self.rights.clear()
             rights = self.rights[principal] = rights_of(self.plan, principal)
         return Grant(self, until, principal, rights, self._bucket(principal, rights, now))
@@ -190,7 +208,7 @@ class Guard:
         bucket = self.buckets.pop(principal, None)
         if bucket is None or bucket.rate != rights.rate:
             bucket = Bucket(rights.rate, now)
-        if len(self.buckets) >= KNOWN:
+        if len(self.buckets) >= MOST:
             self.buckets.pop(next(iter(self.buckets)), None)
         self.buckets[principal] = bucket
         return bucket

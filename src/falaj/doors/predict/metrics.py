@@ -117,6 +117,9 @@ def text(desk: State, door: Desk) -> bytes:
     family("falaj_auth", "counter", "Decisions about who may ask.")
     for result, count in sorted(desk.auth.items()):
         sample("falaj_auth_total", count, result=result)
+    family("falaj_features", "counter", "Rows whose features were looked up.")
+    for result, count in sorted(desk.features.items()):
+        sample("falaj_features_total", count, result=result)
     family("falaj_spool_bytes", "gauge", "Bytes of the inference log written by this process.")
     sample("falaj_spool_bytes", desk.log.written)
     family("falaj_verified_timestamp_seconds", "gauge", "When what runs was verified last.")

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs, unquote
 
@@ -15,16 +16,17 @@ import msgspec
 from falaj.base import time as clock
 from falaj.doors.predict import metrics, openapi, page, sums
 from falaj.doors.predict.forms import instances_body, predict_body, v2_body
-from falaj.doors.predict.guard import Guard
+from falaj.doors.predict.guard import Guard, asked_of
 from falaj.doors.predict.http import Connection, Request, error_body
 from falaj.doors.predict.jobs import TIMEOUT_S, Job
 from falaj.doors.predict.jobs import timeout_s as wait_s
 from falaj.doors.predict.staging import Live, Prepared
 from falaj.doors.predict.state import State
 from falaj.facts.serving import Boot
-from falaj.serving import labels, rights, spool
+from falaj.serving import labels, spool
 from falaj.serving.batching import MAX_ROWS
 from falaj.serving.counts import CANARY, STABLE, Tally
+from falaj.serving.features import Lookup, Table
 from falaj.serving.journal import LogFile
 from falaj.serving.loading import EngineFailed, Loaded, Outputs
 from falaj.serving.requests import RequestIds
@@ -42,7 +44,8 @@ RETIRE_S: Final = 1.0
 BULK_WAITING: Final = 32
 
 LOG_FULL: Final = "the inference log is full, and an answer that is not logged is forbidden"
-MORE: Final = {401: b"www-authenticate: Bearer\r\n", 429: b"retry-after: 1\r\n"}
+AGAIN: Final = b"retry-after: 1\r\n"
+MORE: Final = {401: b"www-authenticate: Bearer\r\n", 429: AGAIN, 503: AGAIN}
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -80,6 +83,7 @@ class Predict(State):
         self.bulk_waiting = 0
         self.boots: dict[str, Boot] = {}
         self.guard: Guard | None = None
+        self.table: Callable[[str], Table | None] = lambda _: None
         self.known_only = False  # beyond this machine nobody is let in without an access table
 
     def switch(self, prepared: Prepared) -> None:
@@ -91,12 +95,12 @@ class Predict(State):
             for version in live.versions:
                 path = b"%b/versions/%b/infer" % (at, version.encode())
                 hot[path] = Hot(live, live.version(version), v2.decode, v2_body)
-            hot[f"/predict?model={name}".encode()] = Hot(live, None, v2.decode_rows, predict_body)
+            hot[f"/predict?model={name}".encode()] = self._named_rows(live)
             path = f"/v1/models/{name}:predict".encode()
             hot[path] = Hot(live, None, decode_instances, instances_body)
         if len(prepared.models) == 1:
             (only,) = prepared.models.values()
-            hot[b"/predict"] = Hot(only, None, v2.decode_rows, predict_body)
+            hot[b"/predict"] = self._named_rows(only)
             hot[b"/invocations"] = Hot(only, None, decode_invocation, instances_body)
         for release in prepared.releases:
             self.heads[release] = (
@@ -120,6 +124,14 @@ class Predict(State):
         guarded = access is not None or self.known_only
         self.guard = Guard(access, results=self.auth, buckets=self.buckets) if guarded else None
         self.log.use(prepared.plan.log_key)
+
+    def _named_rows(self, live: Live) -> Hot:
+        """Rows by name, and where the plan says so by key: the rest is looked up."""
+        plan = live.plan.features
+        if plan is None:
+            return Hot(live, None, v2.decode_rows, predict_body)
+        fill = Lookup(plan, partial(self.table, plan.table), self.features, time.time)
+        return Hot(live, None, partial(v2.decode_rows, fill=fill), predict_body)
 
     def __call__(self, request: Request, connection: Connection) -> None:
         """Answer `connection` once, now or later; nothing leaves here as an exception."""
@@ -189,7 +201,7 @@ class Predict(State):
             chosen = True
             engine = hot.named
             arm = CANARY if hot.named is live.canary else STABLE
-        elif request.rights is not None and (wish := self.chosen(live, request)) >= 0:
+        elif request.rights is not None and (wish := self._chosen(live, request)) >= 0:
             chosen = True
             arm = wish
             engine = live.canary if wish == CANARY else live.stable
@@ -228,7 +240,7 @@ class Predict(State):
             chosen,
         )
 
-    def chosen(self, live: Live, request: Request) -> int:
+    def _chosen(self, live: Live, request: Request) -> int:
         """Return the arm that a tester asks for, or -1. Such a request counts in no arm."""
         asked = request.headers.get(b"falaj-arm")
         if asked is None or live.canary is None:
@@ -329,7 +341,7 @@ class Predict(State):
             connection.answer(405, error_body("serving.method", words), headers=b"allow:\r\n")
             return
         if self.guard is not None and not connection.is_admin:
-            self.guarded(parts, query, request, connection)
+            self._guarded(parts, query, request, connection)
         found = self.find(parts, query, request, connection)
         if found is None:
             words = f"no such address: {path[:100]}"
@@ -343,30 +355,15 @@ class Predict(State):
             return
         act()
 
-    def guarded(
+    def _guarded(
         self, parts: tuple[str, ...], query: str, request: Request, connection: Connection
     ) -> None:
         """Let health through, and nobody else without a right. Raises Refusal."""
         guard = self.guard
         if guard is None or parts in (("v2", "health", "live"), ("v2", "health", "ready")):
             return
-        action, model = "infer", ""
-        match parts:
-            case ("v2", "models", model, *_) | ("try", model):
-                pass
-            case ("v1", "models", model):
-                model = model.removesuffix(":predict")
-            case ("ground-truth", model):
-                action = "ground-truth"
-            case ("predict",) | ("invocations",):
-                # Who is not known here does not learn which models there are.
-                models = list(self.current.models) if self.current else []
-                named = parse_qs(query).get("model", models if len(models) == 1 else [])
-                model = named[0] if named else rights.ANY
-            case ("v2",) | ("v2", "") | ("v1", "models"):
-                action = rights.KNOWN
-            case _:
-                model = rights.ANY  # the server's own pages are about all models
+        models = list(self.current.models) if self.current else []
+        action, model = asked_of(parts, query, models)
         request.rights = guard.admit(request, connection, action, model).rights
 
     def find(
@@ -387,7 +384,7 @@ class Predict(State):
             case ("metrics",):
                 return "GET", lambda: self.metrics(connection, alone="alone" in query)
             case ("summaries",) if connection.is_admin:
-                return "GET", lambda: self.summaries(query, connection)
+                return "GET", lambda: self._summaries(query, connection)
             case ("v2", "models", model):
                 return "GET", lambda: self.model(model, "", connection)
             case ("v2", "models", model, "versions", version):
@@ -424,23 +421,23 @@ class Predict(State):
         if not others:
             connection.answer(200, mine, kind=metrics.KIND)
             return
-        self.loop.create_task(self.all_metrics(mine, others, connection)).add_done_callback(
+        self.loop.create_task(self._all_metrics(mine, others, connection)).add_done_callback(
             lambda _: None
         )
 
-    async def all_metrics(self, mine: bytes, others: list[str], connection: Connection) -> None:
+    async def _all_metrics(self, mine: bytes, others: list[str], connection: Connection) -> None:
         found = await asyncio.gather(*(sums.ask(url, "/metrics?alone") for url in others))
         texts = [text for text in found if text is not None]
         text = sums.merged([mine, *texts], missing=len(found) - len(texts))
         connection.answer(200, text, kind=metrics.KIND)
 
-    def summaries(self, query: str, connection: Connection) -> None:
+    def _summaries(self, query: str, connection: Connection) -> None:
         """Counts as they are in the spool, behind what `after` of an earlier answer says."""
         after = parse_qs(query).get("after", [""])[0]
-        task = self.loop.create_task(self.all_summaries(after, connection))
+        task = self.loop.create_task(self._all_summaries(after, connection))
         task.add_done_callback(lambda _: None)
 
-    async def all_summaries(self, after: str, connection: Connection) -> None:
+    async def _all_summaries(self, after: str, connection: Connection) -> None:
         try:
             body = await self.loop.run_in_executor(
                 self.disk, sums.summaries, self.truth.folder, after
@@ -472,7 +469,7 @@ class Predict(State):
         return live
 
     def predict(self, query: str, request: Request, connection: Connection) -> None:
-        self.infer(Hot(self.only(query), None, v2.decode_rows, predict_body), request, connection)
+        self.infer(self._named_rows(self.only(query)), request, connection)
 
     def _invoke(self, query: str, request: Request, connection: Connection) -> None:
         """MLflow's address of a scoring server."""

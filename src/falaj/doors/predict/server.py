@@ -29,6 +29,7 @@ from falaj.doors.predict.remote import Remote
 from falaj.doors.predict.routes import Predict
 from falaj.doors.predict.rpc import Rpc, RpcSettings
 from falaj.doors.predict.staging import Prepared, Stage, Trouble
+from falaj.doors.predict.tables import Tables
 from falaj.doors.predict.ticks import start_ticks
 from falaj.facts.releases import Trust
 from falaj.facts.serving import TrafficPlan
@@ -126,6 +127,8 @@ class Server:
         self.rpc: Rpc | None = None
         self.control: Control | None = None
         self.contexts: Contexts | None = None
+        self.tables = Tables(settings.root / "features")
+        self.looking: asyncio.Future[None] | None = None
         self.admin_desk: Desk | None = None
 
     async def run(self) -> int:
@@ -141,6 +144,7 @@ class Server:
         app = Predict(loop, self.ids, self.tally, self.log, truth, _version(), self.settings.name)
         self.app = app
         app.max_queue_us = self.settings.max_queue_ms * 1000
+        app.table = self.tables.get
         app.neighbours = self._neighbours
         app.known_only = self.settings.known_only
         self.contexts = contexts_of(self.settings.tls)
@@ -148,6 +152,7 @@ class Server:
         prepared = self._first()
         app.switch(prepared)
         app.problem = prepared.problem
+        self.tables.look(self._tables())
         gc.collect()
         gc.freeze()
         sys.setswitchinterval(0.001)  # a thread with a large request gives way sooner
@@ -283,10 +288,22 @@ class Server:
                     if self.admin_desk is not None:
                         self.admin_desk.tick()
                     self._renew()
+                    self._look_up()
                 if self.control is not None and number % 2 == 0:
                     self.control.say(told=self.app.state())
             except Exception as error:  # top of the door: the clock must not stop
                 print(f"falaj: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+
+    def _tables(self) -> set[str]:
+        current = self.app.current
+        models = current.plan.models.values() if current else ()
+        return {model.features.table for model in models if model.features is not None}
+
+    def _look_up(self) -> None:
+        """Take up tables of features that have changed; one look at a time."""
+        if (names := self._tables()) and (self.looking is None or self.looking.done()):
+            loop = asyncio.get_running_loop()
+            self.looking = loop.run_in_executor(self.loader, self.tables.look, names)
 
     def _renew(self) -> None:
         """Take up certificates that have changed; say so when they cannot be."""

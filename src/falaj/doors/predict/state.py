@@ -62,6 +62,7 @@ class State:
         self.posted: deque[Callable[[], None]] = deque()
         self.woken = False
         self.plan_since = time.time()
+        self.features: dict[str, int] = {}  # result of a lookup -> rows
         self.strict: frozenset[str] = frozenset()  # models without an answer that is not logged
         self.verified_at = time.time()
         self.loop_lag_s = 0.0  # the largest since somebody looked last

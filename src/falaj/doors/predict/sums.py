@@ -19,9 +19,9 @@ __all__ = ["ask", "merged", "summaries"]
 ASK_S: Final = 1.0
 MOST: Final = 16 << 20
 LINES: Final = 5_000
-# A gauge of several servers: the one that has to be looked at. All others are added.
-LEAST: Final = ("falaj_plan_seq", "falaj_ready", "falaj_verified_timestamp_seconds")
-LARGEST: Final = ("falaj_plan_age_seconds", "falaj_loop_lag_seconds")
+# Of a gauge of several servers the one that has to be looked at: the largest, but for these.
+LEAST: Final = ("falaj_plan_seq", "falaj_verified_timestamp_seconds")
+ADDED: Final = ("falaj_connections", "falaj_spool_bytes")
 
 
 async def ask(url: str, path: str) -> bytes | None:
@@ -50,13 +50,16 @@ def merged(texts: list[bytes], *, missing: int = 0) -> bytes:
     heads: dict[str, list[str]] = {}
     values: dict[str, dict[str, float]] = {}
     notes: dict[str, str] = {}
+    kinds: dict[str, str] = {}
     for text in texts:
         family = ""
         for line in text.decode().splitlines():
             if line.startswith("# EOF"):
                 continue
             if line.startswith("# "):
-                family = line.split(" ", 3)[2]
+                _, word, family, rest = line.split(" ", 3)
+                if word == "TYPE":
+                    kinds[family] = rest
                 kept = heads.setdefault(family, [])
                 if line not in kept and len(kept) < 2:
                     kept.append(line)
@@ -67,10 +70,10 @@ def merged(texts: list[bytes], *, missing: int = 0) -> bytes:
                 known[series] = value
             elif family in LEAST:
                 known[series] = min(known[series], value)
-            elif family in LARGEST:
-                known[series] = max(known[series], value)
-            elif not series.partition("{")[0].endswith("_info"):
+            elif family in ADDED or kinds.get(family) in ("counter", "histogram"):
                 known[series] += value
+            else:
+                known[series] = max(known[series], value)
             if note and _size(note) > _size(notes.get(series, "")):
                 notes[series] = note
     lines: list[str] = []

@@ -9,16 +9,15 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import msgspec
 
+from falaj.doors.predict import sums
 from falaj.doors.predict.http import Connection, Request, error_body
 
 if TYPE_CHECKING:
     import subprocess
 
-__all__ = ["Together", "added"]
+__all__ = ["Together"]
 
 KIND: Final = b"application/openmetrics-text; version=1.0.0; charset=utf-8"
-ASK_S: Final = 2.0
-MOST: Final = 8 << 20
 
 encode: Final = msgspec.json.Encoder().encode
 
@@ -108,8 +107,12 @@ class Together:
 
     async def metrics(self, connection: Connection) -> None:
         above = self.supervisor
-        texts = await asyncio.gather(*(scrape(worker) for worker in above.serving))
-        lines = added([text for text in texts if text])
+        found = await asyncio.gather(
+            *(sums.ask(worker.own_url, "/metrics?alone") for worker in above.serving)
+        )
+        texts = [text for text in found if text is not None]
+        together = sums.merged(texts, missing=len(found) - len(texts)).decode()
+        lines = [together.removesuffix("\n# EOF\n")]
         own = {
             "falaj_workers": ("gauge", "Workers that answer.", len(above.serving)),
             "falaj_workers_started": ("counter", "Started in place of dead ones.", above.respawned),
@@ -119,50 +122,3 @@ class Together:
             lines += [f"# TYPE {name} {kind}", f"# HELP {name} {words}"]
             lines.append(f"{name}{'_total' if kind == 'counter' else ''} {value}")
         connection.answer(200, "\n".join([*lines, "# EOF\n"]).encode(), kind=KIND)
-
-
-async def scrape(worker: Worker) -> str:
-    """Metrics of one worker; nothing when it does not answer now."""
-    host, _, port = worker.own_url.removeprefix("http://").rpartition(":")
-    try:
-        async with asyncio.timeout(ASK_S):
-            reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
-            try:
-                writer.write(b"GET /metrics HTTP/1.0\r\nhost: supervisor\r\n\r\n")
-                text = await reader.read(MOST)
-                while part := await reader.read(MOST):
-                    text += part
-            finally:
-                writer.close()
-    except (OSError, ValueError):
-        return ""
-    return text.partition(b"\r\n\r\n")[2].decode(errors="replace")
-
-
-def added(texts: list[str]) -> list[str]:
-    """Add counters and histograms of several texts, take the largest of everything else."""
-    families: dict[str, list[str]] = {}
-    kinds: dict[str, str] = {}
-    values: dict[str, dict[str, float]] = {}
-    for text in texts:
-        family = ""
-        for line in text.splitlines():
-            if line.startswith("# TYPE "):
-                _, _, family, kind = line.split(" ", 3)
-                kinds[family] = kind
-                families.setdefault(family, [line])
-            elif line.startswith("# HELP ") and len(families.get(family, ())) == 1:
-                families[family].append(line)
-            elif line and not line.startswith("#") and family:
-                sample, _, number = line.partition(" # ")[0].rpartition(" ")
-                held = values.setdefault(family, {})
-                value = float(number)
-                if kinds[family] in ("counter", "histogram"):
-                    held[sample] = held.get(sample, 0.0) + value
-                else:
-                    held[sample] = max(held.get(sample, value), value)
-    return [
-        line
-        for family, head in families.items()
-        for line in (*head, *(f"{k} {v:.12g}" for k, v in values.get(family, {}).items()))
-    ]

@@ -8,6 +8,7 @@ one counts, always.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Final
 
 import msgspec
@@ -69,6 +70,7 @@ class Call(msgspec.Struct, gc=False):
     head: bytes = b""
 
 
+Fill = Callable[[list[dict[str, Any]]], list[dict[str, Any]]]  # looks up what rows do not bring
 BODY: Final = msgspec.json.Decoder(Body)
 NAMED_ROWS: Final = msgspec.json.Decoder(NamedRows)
 
@@ -171,12 +173,15 @@ def wanted(
     return shown, binary, tuple(plain)
 
 
-def decode_rows(reader: Reader, body: bytes, json_size: int = -1) -> Call:
+def decode_rows(
+    reader: Reader, body: bytes, json_size: int = -1, *, fill: Fill | None = None
+) -> Call:
     """Read `{"rows": [{column: value}]}`. Raises Refusal."""
     no_binary(json_size)
     asked: NamedRows = parse(NAMED_ROWS, body)
     when = event_time(asked.parameters) if asked.parameters else ""
-    return Call(rows=reader.rows(asked.rows), event_time=when)
+    rows = fill(asked.rows) if fill is not None else asked.rows
+    return Call(rows=reader.rows(rows), event_time=when)
 
 
 def event_time(parameters: dict[str, Any]) -> str:
