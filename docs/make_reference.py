@@ -221,6 +221,11 @@ HAPPENINGS = {
     "environment.down": ("environment", "a person stopped all its servers", ""),
     "environment.up": ("environment", "what was stopped may stand again", ""),
     "kpi.reported": ("environment", "the user's system counted a metric", "metric, canary, stable"),
+    "release.tampered": (
+        "environment",
+        "a release that answers was changed in its folder; it was set aside and put back",
+        "release, files",
+    ),
     "server.drifted": ("environment", "a server is not as declared any more", "server, what, boot"),
     "server.repaired": ("environment", "a server is as declared again", "server, what, boot"),
     "server.seen": ("environment", "servers are ready for the first time", "servers"),

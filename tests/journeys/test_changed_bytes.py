@@ -37,11 +37,40 @@ def asked(url):
 
 
 def test_a_live_model_was_changed_on_its_target(live):
+    """Nobody loads it: it is set aside, said in the log, and what was signed is put back."""
     release = walks.who(live)["stable"]
     folder = live.root / ".falaj/targets/production/releases" / digests.short(release)
     was = walks.server(live)
     assert asked(was["url"]) == 200
+    honest = (folder / "model" / "model.onnx").read_bytes()
     walks.flip(folder / "model" / "model.onnx")
+    code, out, _ = falaj(live.root, "verify", folder)
+    assert code == 7
+    assert "model/model.onnx" in out
+    walks.kill(was["pid"])
+
+    def back():
+        live.works.turn(DUTY)
+        return asked(was["url"]) == 200
+
+    walks.wait(back, what="the honest release")
+    assert (folder / "model" / "model.onnx").read_bytes() == honest
+    (aside,) = folder.parent.glob(f".{folder.name}.*.aside")
+    assert (aside / "model" / "model.onnx").read_bytes() != honest
+    live.works.turn(DUTY)
+    code, out, _ = falaj(live.root, "audit", "list", "--type", "release.tampered", "--json")
+    assert code == 0
+    (event,) = json.loads(out)["data"]["events"]
+    assert "model/model.onnx" in json.dumps(event)
+
+
+def test_a_live_model_that_cannot_be_put_back_is_refused(live):
+    """Its source was changed, too: then nothing answers, and the file is named."""
+    release = walks.who(live)["stable"]
+    folder = live.root / ".falaj/targets/production/releases" / digests.short(release)
+    was = walks.server(live)
+    for place in (folder, live.root / ".falaj/releases" / MODEL / "1.0.0"):
+        walks.flip(place / "model" / "model.onnx")
     walks.kill(was["pid"])
 
     def refuses():
@@ -56,9 +85,6 @@ def test_a_live_model_was_changed_on_its_target(live):
     assert "model/model.onnx was changed" in out
     assert "isolated" in out
     assert walks.server(live)["ready"] is False
-    code, out, _ = falaj(live.root, "verify", folder)
-    assert code == 7
-    assert "model/model.onnx" in out
 
 
 @pytest.mark.parametrize(
@@ -87,7 +113,8 @@ def test_from_a_changed_release_the_way_back_is_open(direct):
     walks.turn(direct, walks.start(direct, "1.1.0"))
     release = walks.who(direct)["stable"]
     folder = direct.root / ".falaj/targets/production/releases" / digests.short(release)
-    walks.flip(folder / "model" / "model.onnx")
+    for place in (folder, direct.root / ".falaj/releases" / MODEL / "1.1.0"):
+        walks.flip(place / "model" / "model.onnx")
     was = walks.server(direct)
     walks.kill(was["pid"])
     walks.wait(

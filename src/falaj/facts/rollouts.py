@@ -233,3 +233,4 @@ class Deployment(Fact, frozen=True, kw_only=True):
     servers: dict[str, str] = {}
     amiss: dict[str, str] = {}
     down: bool = False
+    told: tuple[str, ...] = ()

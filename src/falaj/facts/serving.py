@@ -190,8 +190,11 @@ class ObservedServer(Fact, frozen=True, kw_only=True):
 
 
 class Observed(Fact, frozen=True, kw_only=True):
+    """changed: release folders that were changed by hand and put back, name@time -> files."""
+
     environment: str
     servers: tuple[ObservedServer, ...] = ()
+    changed: dict[str, str] = {}
 
 
 class Boot(Fact, frozen=True, kw_only=True):

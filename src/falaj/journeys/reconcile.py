@@ -120,17 +120,24 @@ def compared(ground: Ground, environment: str, seen: Seen, lease: Lease) -> list
         kept = unit.get(Deployment, environment)
         if kept.fact.seq != after.seq:
             return []
-        unit.replace(kept, replace(kept.fact, servers=after.servers, amiss=after.amiss))
+        unit.replace(
+            kept, replace(kept.fact, servers=after.servers, amiss=after.amiss, told=after.told)
+        )
         actor, subject = f"worker:{lease.owner}", f"environment/{environment}"
         for kind, data in said:
             if kind == "drifted":
                 unit.append(ground.event("server.drifted", actor, subject, data))
+            elif kind == "tampered":
+                unit.append(ground.event("release.tampered", actor, subject, data))
             else:
                 unit.append(ground.event("server.repaired", actor, subject, data))
         if not said:
             servers = {"servers": dict(after.servers)}
             unit.append(ground.event("server.seen", actor, subject, servers))
-    return [f"{environment} {data['server']} {kind}: {data['what']}" for kind, data in said]
+    return [
+        f"{environment} {data.get('server') or data['release']} {kind}: {data['what']}"
+        for kind, data in said
+    ]
 
 
 def step(ground: Ground, rollout_id: str, lease: Lease, labels: Labels) -> list[str]:

@@ -26,6 +26,7 @@ def drifted(
     2. One that was ready and is not any more, or answers with something else, has drifted.
     3. One that is ready again under another boot was ended and started between two looks.
     4. What drifted is said once, and once more when it is as declared again.
+    5. A release that was changed in its folder was put back: that is said, with its files.
     """
     servers, amiss, said = dict(deployment.servers), dict(deployment.amiss), []
     names = {server.name for server in observed.servers}
@@ -47,7 +48,12 @@ def drifted(
         servers[server.name] = server.boot
     servers = {name: boot for name, boot in servers.items() if name in names}
     amiss = {name: what for name, what in amiss.items() if name in names}
-    return replace(deployment, servers=servers, amiss=amiss), tuple(said)
+    for at, differing in observed.changed.items():
+        if at not in deployment.told:
+            what = f"changed by hand, set aside and put back: {differing}"
+            said.append(("tampered", {"release": at.partition("@")[0], "what": what}))
+    told = tuple(sorted(observed.changed))
+    return replace(deployment, servers=servers, amiss=amiss, told=told), tuple(said)
 
 
 def trouble(deployment: Deployment, server: ObservedServer, known: str, now: datetime) -> str:

@@ -6,6 +6,7 @@ import contextlib
 import json
 import os
 import shutil
+import time
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -13,8 +14,9 @@ from falaj.base import files
 from falaj.base.errors import FalajError
 from falaj.facts.serving import ArmPlan
 
-__all__ = ["place", "remove", "write"]
+__all__ = ["changed", "place", "remove", "write"]
 
+MOST_NAMES: Final = 20
 SEEN: Final = ".seen"  # what witnesses say of a release lies beside its folder, by this name
 
 
@@ -49,7 +51,7 @@ def place(here: Path, arm: ArmPlan, folders: dict[str, str]) -> None:
             sync(path_)
         looked = looks(part)
         if to.exists():  # changed by hand since: what is verified again is what was signed
-            remove(to)
+            set_aside(to)
         bring_word(*word)
         part.replace(to)
         files.sync_folder(to.parent)
@@ -98,6 +100,30 @@ def as_left(to: Path) -> bool:
         return False
 
 
+def set_aside(to: Path) -> None:
+    """Keep what somebody changed, for whoever looks into it, and a word of which files differ."""
+    left, now = json.loads(note(to).read_text("utf-8")), json.loads(looks(to))
+    names = sorted(name for name in {*left, *now} if left.get(name) != now.get(name))
+    at = time.time_ns()
+    to.replace(to.with_name(f".{to.name}.{at}.aside"))
+    files.write_atomic(marker(to), json.dumps({"files": names, "at": at}).encode())
+
+
+def marker(to: Path) -> Path:
+    return to.with_name(f".{to.name}.changed")
+
+
+def changed(here: Path) -> dict[str, str]:
+    """Release folders that were changed by hand and put back: name and time -> files that differed."""
+    found = {}
+    for path in sorted((here / "releases").glob(".*.changed")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            told = json.loads(path.read_bytes())
+            name = path.name[1:].removesuffix(".changed")
+            found[f"{name}@{int(told['at'])}"] = ", ".join(map(str, told["files"][:MOST_NAMES]))
+    return found
+
+
 def remove(folder: Path) -> None:
     """Away under another name first, so that nobody reads half of it."""
     gone = folder.with_name(f".{folder.name}.{os.getpid()}.gone")
@@ -105,6 +131,9 @@ def remove(folder: Path) -> None:
         folder.replace(gone)
     shutil.rmtree(gone, ignore_errors=True)
     note(folder).unlink(missing_ok=True)
+    marker(folder).unlink(missing_ok=True)
+    for aside in folder.parent.glob(f".{folder.name}.*.aside"):
+        shutil.rmtree(aside, ignore_errors=True)
     folder.with_name(folder.name + SEEN).unlink(missing_ok=True)
 
 

@@ -28,7 +28,7 @@ from falaj.base import time as instants
 from falaj.base.errors import FalajError
 from falaj.facts.serving import ArmPlan, Counts, Desired, Observed, ObservedServer
 from falaj.facts.trust import BadTrust, keys_for, open_trust
-from falaj.links.local.placing import place, remove, write
+from falaj.links.local.placing import changed, place, remove, write
 
 __all__ = ["LocalTarget"]
 
@@ -89,7 +89,7 @@ class LocalTarget:
                 self._mute.setdefault(at, time.monotonic())
             else:
                 self._mute.pop(at, None)
-        return Observed(environment=environment, servers=seen)
+        return Observed(environment=environment, servers=seen, changed=changed(here))
 
     def counts(self, environment: str, rollout: str) -> list[Counts]:
         newest: dict[tuple[Any, ...], Counts] = {}
