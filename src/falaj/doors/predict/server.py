@@ -141,7 +141,8 @@ class Server:
         app = Predict(loop, self.ids, self.tally, self.log, truth, _version(), self.settings.name)
         self.app = app
         app.max_queue_us = self.settings.max_queue_ms * 1000
-        app.neighbours = self._neighbours
+        if self.control is None:  # a worker speaks for itself, its supervisor for all
+            app.neighbours = self._neighbours
         app.known_only = self.settings.known_only
         self.contexts = contexts_of(self.settings.tls)
         self.plan_file.changed()

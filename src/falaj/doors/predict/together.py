@@ -128,7 +128,8 @@ async def scrape(worker: Worker) -> str:
         async with asyncio.timeout(ASK_S):
             reader, writer = await asyncio.open_connection(host.strip("[]"), int(port))
             try:
-                writer.write(b"GET /metrics HTTP/1.0\r\nhost: supervisor\r\n\r\n")
+                # Alone: asked for all, a worker would ask its neighbours, and so this process.
+                writer.write(b"GET /metrics?alone HTTP/1.0\r\nhost: supervisor\r\n\r\n")
                 text = await reader.read(MOST)
                 while part := await reader.read(MOST):
                     text += part
