@@ -9,6 +9,7 @@ import http.client
 import json
 import os
 import signal
+import socket
 import subprocess
 import threading
 import time
@@ -194,8 +195,6 @@ def test_what_does_not_verify_starts_no_worker(house):
 
 def test_a_taken_port_is_said(house):
     house.apply(house.release("1"))
-    import socket
-
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         process = house.start("--workers", "2", "--port", port, ready=False)
@@ -245,7 +244,26 @@ def test_the_metrics_of_all_workers_are_added_up(tree):
         if line.startswith("falaj_requests_total")
     )
     assert total == 60
+    worker = Client(own_of(tree))
+    alone = worker.get("/metrics")[2].decode()
+    assert "falaj_workers" not in alone, "a worker that asked for all would ask without end"
     assert "falaj_workers 2" in text
+
+
+def own_of(tree):
+    """The listener of one worker's own."""
+    pid = min(tree.pids())
+    hexes = set()
+    for fd in Path(f"/proc/{pid}/fd").iterdir():
+        target = str(fd.readlink())
+        if target.startswith("socket:["):
+            hexes.add(target[8:-1])
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        words = line.split()
+        port = int(words[1].partition(":")[2], 16)
+        if words[3] == "0A" and words[9] in hexes and port != tree.port:
+            return f"http://127.0.0.1:{port}"
+    raise AssertionError("a worker has a listener of its own")
 
 
 def test_the_supervisor_holds_no_model(tree):
@@ -288,3 +306,12 @@ def test_no_process_is_left(tree):
     while len(tree.pids() - {max(pids)}) != 2:
         assert time.monotonic() < end
         time.sleep(0.05)
+
+
+def test_workers_share_one_address_of_grpc(house):
+    house.apply(house.release("1"))
+    tree = Tree(house, "--grpc-port", "0")
+    host, _, port = json.loads((house.root / "server-1.json").read_bytes())["grpc"].partition(":")
+    os.kill(min(tree.pids()), signal.SIGKILL)
+    for _ in range(20):
+        socket.create_connection((host, int(port)), timeout=5).close()

@@ -594,7 +594,11 @@ class Connection(asyncio.Protocol):
         self.discard_until = time.monotonic() + self.limits.discard_s
         self.lingering = not half
         if half:
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the client is gone already
+                self.transport.abort()
+                return
         if not self.reading:
             self.reading = True
             self.transport.resume_reading()

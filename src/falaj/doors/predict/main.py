@@ -124,17 +124,31 @@ def supervised(asked: argparse.Namespace, words: Sequence[str]) -> int:
 
     from falaj.doors.predict.supervisor import Supervised, Supervisor
 
+    arguments = without(words, SUPERVISOR)
+    if asked.grpc_port == 0:
+        arguments += ["--grpc-port", str(free_port(asked.host))]  # the last one counts
     how = Supervised(
         root=asked.root,
         name=asked.name,
         host=asked.host,
         port=asked.port,
         workers=asked.workers,
-        arguments=without(words, SUPERVISOR),
+        arguments=arguments,
         secure=asked.tls_cert is not None,
         leave_s=asked.drain_s + asked.idle_s + 15.0,
     )
     return asyncio.run(Supervisor(how).run())
+
+
+def free_port(host: str) -> int:
+    """Choose a port for all workers: each of them would choose one of its own."""
+    import socket
+
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as chosen:
+        chosen.bind((host, 0))
+        port: int = chosen.getsockname()[1]
+        return port
 
 
 def without(words: Sequence[str], options: Sequence[str]) -> list[str]:

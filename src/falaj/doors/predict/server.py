@@ -145,7 +145,8 @@ class Server:
         self.app = app
         app.max_queue_us = self.settings.max_queue_ms * 1000
         app.table = self.tables.get
-        app.neighbours = self._neighbours
+        if self.control is None:  # a worker speaks for itself, its supervisor for all
+            app.neighbours = self._neighbours
         app.known_only = self.settings.known_only
         self.contexts = contexts_of(self.settings.tls)
         self.plan_file.changed()

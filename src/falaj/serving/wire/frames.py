@@ -58,7 +58,6 @@ class Kind(enum.IntEnum):
     ERROR = 3  # a blob of JSON: what went wrong
     HELLO = 4  # a blob of JSON: the model is loaded, warm and probed
     DRAIN = 5  # no more will be asked
-    WHOLE = 6  # an undecoded request: a blob of JSON, then its body
 
 
 class BadFrame(ValueError):
@@ -171,7 +170,7 @@ def _frame(data: bytes, at: int, end: int) -> Frame:
     _, kind, version, count, batch, rows, budget_us = HEAD.unpack_from(data, at)
     if version != VERSION:
         raise BadFrame(f"version: got {version}, expected {VERSION}")
-    if not Kind.RUN <= kind <= Kind.WHOLE:
+    if not Kind.RUN <= kind <= Kind.DRAIN:
         raise BadFrame(f"kind: got {kind}")
     if count > MAX_TENSORS:
         raise BadFrame(f"tensors: got {count}, expected at most {MAX_TENSORS}")
