@@ -460,3 +460,19 @@ def test_a_port_that_is_taken(house):
 def test_rest_beside_it_is_as_before(served):
     assert isinstance(served, Client)
     assert served.post("/v2/models/delay/infer", infer_body(ROW))[0] == 200
+
+
+def test_workers_share_a_port_of_grpc(house):
+    house.apply(house.release("1"))
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    client = house.start("--workers", "2", "--grpc-port", str(port))
+    boots = set()
+    for _ in range(24):
+        rpc = RpcClient(f"127.0.0.1:{port}")
+        rpc.infer("delay", x(ROW))
+        boots.add(rpc.trailing["falaj-request"][:16])
+        rpc.close()
+    assert len(boots) == 2
+    assert client.terminate() == 0
