@@ -31,7 +31,7 @@ from falaj.ports.ground import Ground
 from falaj.ports.store import Unit
 from falaj.releases import verify
 from falaj.rollouts import rules
-from falaj.rollouts.service import active, event_of, live, newest_live, target_of
+from falaj.rollouts.service import active, event_of, live, newest_live, target_of, unfinished
 
 __all__ = ["down", "go_back_where_harmed", "promised", "roll_back", "start", "steer"]
 
@@ -294,8 +294,10 @@ def go_back_where_harmed(ground: Ground, permit_of: Callable[[str], Permit]) -> 
             if alert.kind not in kinds or alert.environment != environment:
                 continue
             live = ground.store.find(LiveMove, environment=environment, model=alert.model, limit=1)
-            with ground.store.begin() as unit:
-                busy = active(unit, environment, alert.model) is not None
+            busy = any(
+                one.environment == environment and one.model == alert.model
+                for one in unfinished(ground)
+            )
             if busy or not live or live[0].stable != alert.release or alert.at < live[0].at:
                 continue
             try:
