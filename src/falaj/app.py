@@ -56,6 +56,7 @@ if TYPE_CHECKING:
     from falaj.journeys.score import Tasks
     from falaj.journeys.watch import Watch
     from falaj.links.s3.client import Bucket
+    from falaj.links.s3.tables import S3Tables
     from falaj.ports.measures import Measures
     from falaj.ports.mirrors import Converter, Mirror, Registry
     from falaj.ports.remotes import Remote
@@ -186,6 +187,16 @@ def row_formats() -> RowFormats:
     from falaj.links.arrow.formats import ArrowFormats
 
     return ArrowFormats()
+
+
+def bucket_tables(address: str, project: Project | None) -> S3Tables:
+    """Tables in a bucket, where the project says that it lies; outside of one AWS_ENDPOINT_URL does."""
+    from falaj.links.s3.tables import S3Tables
+
+    for table in project.links.remotes if project is not None else ():
+        if address == table.address or address.startswith(table.address.rstrip("/") + "/"):
+            return S3Tables(table.endpoint, region=table.s3_region, plain_http=table.plain_http)
+    return S3Tables()
 
 
 def cluster_tasks(project: Project, root: Path) -> Tasks:

@@ -272,6 +272,9 @@ def begun(
             why=f"the project's region is {ground.project.project.region}",
             fix="score it where its label allows it to be",
         )
+    for address in (input, output):
+        if address.startswith("s3://"):
+            guarded(ground, manifest, address)
     with ground.store.begin() as unit:
         unit.append(
             ground.event(
@@ -282,6 +285,33 @@ def begun(
             )
         )
     return release
+
+
+def guarded(ground: Ground, manifest: Manifest, address: str) -> None:
+    """A bucket has to be one that the project lists, in a country that the label allows."""
+    table = next(
+        (
+            one
+            for one in ground.project.links.remotes
+            if address == one.address or address.startswith(one.address.rstrip("/") + "/")
+        ),
+        None,
+    )
+    if table is None:
+        raise FalajError(
+            "score.not-listed",
+            f"{address} is no place that falaj.toml lists",
+            why="where rows may go is decided in [[links.remotes]], with the region of the place",
+            fix="list it there, with address, region and endpoint",
+        )
+    why = may_be_in(manifest.label, table.region, plain_http=table.plain_http)
+    if why:
+        raise NotAllowed(
+            "score.residency",
+            f"answers may not be brought to {table.address}: {why}",
+            why=f"its region is {table.region}",
+            fix="choose a place in a country that its data may be in",
+        )
 
 
 def ended(ground: Ground, permit: Permit, release: Release, job: ScoreJob) -> Release:

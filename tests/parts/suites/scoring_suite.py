@@ -466,3 +466,84 @@ def test_memory_does_not_follow_the_rows(house, tmp_path):
         )
         peaks.append(int(done.stdout))
     assert peaks[1] <= 1.3 * peaks[0], peaks
+
+
+def test_the_verb_reads_and_writes_buckets_that_the_project_lists(tmp_path):
+    import stores
+    from small_project import TOML, write_project
+
+    store = stores.OwnStore()
+    toml = (
+        TOML
+        + f"""
+[[links.remotes]]
+address = "s3://models/rows"
+region = "ae"
+endpoint = "{store.endpoint}"
+
+[[links.remotes]]
+address = "s3://models/abroad"
+region = "us"
+endpoint = "{store.endpoint}"
+"""
+    )
+    root = write_project(tmp_path / "small", toml=toml)
+    rows = [{"a": at / 100, "b": 1.0, "key": at} for at in range(200)]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "in.parquet")
+    store.objects["rows/in/a.parquet"] = (tmp_path / "in.parquet").read_bytes()
+    falaj = Path(sys.executable).with_name("falaj")
+    env = {
+        **os.environ,
+        "AWS_ACCESS_KEY_ID": stores.KEY.key,
+        "AWS_SECRET_ACCESS_KEY": stores.KEY.secret,
+    }
+
+    def run(*words, code=0):
+        done = subprocess.run(
+            [falaj, *words],
+            cwd=root,
+            env=env,
+            check=False,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+        assert done.returncode == code, done.stderr + done.stdout
+        return done
+
+    try:
+        run("run")
+        run("gate")
+        run("release", "create")
+        told = json.loads(
+            run(
+                "score",
+                "1.0.0",
+                "s3://models/rows/in",
+                "s3://models/rows/out",
+                "--keep",
+                "key",
+                "--json",
+            ).stdout
+        )["data"]
+        assert told["rows"] == 200
+        assert json.loads(store.objects["rows/out/job.json"])["tree"] == told["tree"]
+        before = len(store.objects)
+        assert (
+            told["tree"]
+            in run(
+                "score", "1.0.0", "s3://models/rows/in", "s3://models/rows/out", "--keep", "key"
+            ).stdout
+        )
+        assert len(store.objects) == before
+        assert (
+            "score.residency"
+            in run("score", "1.0.0", "s3://models/rows/in", "s3://models/abroad/x", code=6).stderr
+        )
+        assert (
+            "score.not-listed"
+            in run("score", "1.0.0", "s3://models/rows/in", "s3://models/other/x", code=2).stderr
+        )
+        assert len(store.objects) == before
+    finally:
+        store.close()

@@ -17,7 +17,7 @@ __all__ = ["command"]
 @click.command
 @click.argument("release")
 @click.argument("input")
-@click.argument("output", type=click.Path(path_type=Path))
+@click.argument("output")
 @click.option(
     "--keep", multiple=True, metavar="COLUMN", help="A column that goes through, such as a key."
 )
@@ -61,7 +61,7 @@ def command(
     ctx: click.Context,
     release: str,
     input: str,
-    output: Path,
+    output: str,
     keep: tuple[str, ...],
     form: str,
     part_rows: int,
@@ -73,8 +73,9 @@ def command(
     """Answer a whole table with one release, part by part, resumably.
 
     RELEASE is a version, an id or a folder; it is verified before it is loaded. INPUT is a file, a
-    folder or a pattern of Parquet, CSV, Arrow or JSON lines, or delta:PATH. OUTPUT is a folder of parts;
-    killed and run again, the job makes what is missing and ends with the very same digest.
+    folder or a pattern of Parquet, CSV, Arrow or JSON lines, delta:PATH or s3://BUCKET/PREFIX. OUTPUT is
+    a folder of parts, or s3://BUCKET/PREFIX; killed and run again, the job makes what is missing and
+    ends with the very same digest.
 
     \b
     Examples:
@@ -85,11 +86,13 @@ def command(
     from falaj.journeys.score import Asked, score
 
     told, folder, root, name = placed(ctx, release, input, output, trust)
+    project = own_project() if told is not None else None
+    given, work = local(ctx, input, output, project)
     asked = Asked(
         folder=folder,
         trust=root,
-        input=input,
-        output=output,
+        input=given,
+        output=work,
         keep=tuple(keep),
         format=form,
         rows=part_rows,
@@ -98,12 +101,14 @@ def command(
     tasks = None
     if engine == "ray":
         from falaj.doors.cli.client import project_root
-        from falaj.links.files.project import read_project
 
-        at = project_root()
-        tasks = cluster_tasks(read_project(at / "falaj.toml"), at)
+        tasks = cluster_tasks(own_project(), project_root())
     with watching() as tell:
         job = score(asked, row_formats(), tasks=tasks, tell=tell)
+    if output.startswith("s3://"):
+        from falaj.app import bucket_tables
+
+        bucket_tables(output, project).send(work, output)
     if told is not None:
         import msgspec
 
@@ -122,8 +127,44 @@ def command(
     return None
 
 
+def own_project() -> Any:
+    from falaj.doors.cli.client import project_root
+    from falaj.links.files.project import read_project
+
+    return read_project(project_root() / "falaj.toml")
+
+
+def local(ctx: click.Context, input: str, output: str, project: Any) -> tuple[str, Path]:
+    """Where the table and the parts lie on this machine; a table in a bucket is brought first."""
+    import tempfile
+
+    from falaj.app import bucket_tables
+    from falaj.base import digests
+    from falaj.base.errors import FalajError
+
+    given, work = input, Path(output)
+    if input.startswith("s3://"):
+        scratch = tempfile.TemporaryDirectory(prefix="falaj-score-")
+        ctx.call_on_close(scratch.cleanup)
+        given = str(bucket_tables(input, project).bring(input, Path(scratch.name)))
+    if output.startswith("s3://"):
+        if project is None:
+            raise FalajError(
+                "score.not-listed",
+                f"{output} is no place that a project lists",
+                why="where rows may go is decided in [[links.remotes]] of falaj.toml",
+                fix="score it inside the project, or into a folder",
+            )
+        from falaj.doors.cli.client import project_root
+
+        work = (
+            project_root() / ".falaj" / "scored" / digests.short(digests.of_bytes(output.encode()))
+        )
+    return given, work
+
+
 def placed(
-    ctx: click.Context, release: str, input: str, output: Path, trust: Path | None
+    ctx: click.Context, release: str, input: str, output: str, trust: Path | None
 ) -> tuple[Any, Path, str, str]:
     """Who hears of it, the release's folder, the trust root, the release's id."""
     from falaj.base.errors import FalajError, NotFound
@@ -149,7 +190,7 @@ def placed(
         name = digests.of_file(manifest)
     text = (trust or root / ".falaj" / "keys" / "trust.json").read_text(encoding="utf-8")
     try:
-        found = client.post(f"/releases/{name}/scoring", {"input": input, "output": output.name})
+        found = client.post(f"/releases/{name}/scoring", {"input": input, "output": output})
     except NotFound:
         raise
     except FalajError as error:
