@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 import json
 import random
 import resource
@@ -26,6 +24,7 @@ from falaj.serving.plan import open_plan, read
 from falaj.serving.refusals import Refusal
 from falaj.serving.schema import Reader
 from falaj.serving.wire import instances, v2
+from falaj.serving.wire.frames import BadFrame, Frames, Kind, blob, pack
 
 __all__ = ["TARGETS", "Sink", "answers_in", "run"]
 
@@ -184,16 +183,17 @@ def plan_file(data, rng):
 
 
 def frames(data, rng):
-    module = importlib.import_module("falaj.serving.wire.frames")
-    reader = module.Frames()
+    """What a model process may send: frames, or the end of it."""
+    reader = Frames()
     at = 0
     try:
         while at < len(data):
             size = rng.choice((1, 9, 64, 1 << 16))
             for frame in reader.feed(data[at : at + size]):
-                sum(np.asarray(tensor).nbytes for tensor in frame.tensors)
+                assert sum(tensor.size for tensor in frame.tensors) <= len(data)
+            assert len(reader.rest) <= len(data)
             at += size
-    except module.BadFrame as error:
+    except BadFrame as error:
         assert str(error)
 
 
@@ -268,12 +268,9 @@ ENVELOPE = b'{"payload":"e30=","payloadType":"application/vnd.falaj.plan+json","
 
 
 def frame_seeds():
-    if importlib.util.find_spec("falaj.serving.wire.frames") is None:
-        return ()
-    module = importlib.import_module("falaj.serving.wire.frames")
     tensors = [np.zeros((2, 3), "<f4"), np.array(["a", "bc"], object), np.arange(4)]
-    made = module.pack(module.Kind.RUN, 7, tensors, rows=2, budget_us=9)
-    return (made, module.pack(module.Kind.HELLO, 0, [module.blob(b"{}")]))
+    made = pack(Kind.RUN, 7, 2, tensors, 9)
+    return (made, pack(Kind.HELLO, 0, 0, [blob(b"{}")]))
 
 
 SIZES = tuple(struct.pack("<I", n) for n in (0, 1, 8, 255, 1 << 16, (1 << 31) - 1, (1 << 32) - 1))
@@ -285,9 +282,8 @@ TARGETS = {  # name -> target, seeds, words of its language
     "v1 and mlflow": (v1_and_mlflow, LINES, (*WORDS, b"\n", b",", b'"')),
     "plan payload": (plan_payload, (PLAN,), WORDS),
     "plan file": (plan_file, (ENVELOPE, PLAN), WORDS),
+    "frames": (frames, frame_seeds(), SIZES),
 }
-if seeds := frame_seeds():
-    TARGETS["frames"] = (frames, seeds, SIZES)
 
 
 def mutated(rng, seeds, words):

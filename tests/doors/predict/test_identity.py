@@ -9,85 +9,17 @@ import ssl
 import time
 from datetime import UTC, datetime, timedelta
 
-import msgspec
 import pytest
 from authority import EKU, authority, leaf
-from cryptography.hazmat.primitives import serialization
 from cryptography.x509 import DNSName
+from identities import CLIENT, Place, tower, write_pair
 from servers import infer_body, read_all
 
-from falaj.base import dsse, tokens
 from falaj.base.tls import thumbprint_of
 from falaj.doors.predict.main import main
-from falaj.facts.serving import AccessPlan, TokenIssuer
 
 BODY = json.dumps(infer_body((30.0, 733.0, 14.0))).encode()
-ISSUER, AUDIENCE = "https://tokens.example", "flights"
 INFER = "/v2/models/delay/infer"
-CLIENT = "spiffe://example.org/ns/apps/sa/tower"
-
-
-def pem_of(key):
-    return key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-
-
-def write_pair(folder, holder, name="server"):
-    files = folder / f"{name}.pem", folder / f"{name}.key"
-    for file, data in zip(files, (holder.pem.encode(), pem_of(holder.key)), strict=True):
-        part = file.with_suffix(".part")
-        part.write_bytes(data)
-        part.replace(file)
-    return files
-
-
-class Place:
-    """A house with an issuer of tokens and an authority of certificates."""
-
-    def __init__(self, house):
-        self.house = house
-        house.ring.create("tokens", ())
-        self.signer = house.ring.signer("tokens")
-        self.now = datetime.now(UTC)
-        self.authority = authority(self.now)
-        self.stable = house.release("1")
-        for made in (self.stable,):
-            house.place(made)
-
-    def token(self, subject="ops", *, lifetime=300, audience=AUDIENCE, now=None, **more):
-        return tokens.issue(
-            self.signer,
-            issuer=ISSUER,
-            audience=audience,
-            subject=subject,
-            now=now or datetime.now(UTC),
-            lifetime=timedelta(seconds=lifetime),
-            **more,
-        )
-
-    def access(self, **about):
-        keys = {dsse.hint_of(self.signer.public): self.signer.public.decode()}
-        given = {
-            "issuers": (TokenIssuer(issuer=ISSUER, audience=AUDIENCE, keys=keys),),
-            "allow": (
-                ("role:callers", "infer", "delay"),
-                ("labels", "ground-truth", "delay"),
-                ("chief", "infer", "*"),
-                (CLIENT, "infer", "delay"),
-            ),
-            "roles": {"ops": ("callers",), "busy": ("callers",)},
-            "rate": {"busy": 3},
-        }
-        return AccessPlan(**(given | about))
-
-    def apply(self, canary=None, weight_bp=0, **about):
-        if canary is not None:
-            self.house.place(canary)
-        plan = self.house.plan(self.stable, canary, weight_bp)
-        return self.house.write(msgspec.structs.replace(plan, access=self.access(**about)))
 
 
 @pytest.fixture
@@ -295,10 +227,6 @@ def served(place, tmp_path, *more, clients=True):
     host, _, port = client.url.removeprefix("https://").rpartition(":")
     assert client.url.startswith("https://")
     return client, (host, int(port))
-
-
-def tower(place, **more):
-    return leaf(place.authority, place.now, name=CLIENT, purposes=(EKU.CLIENT_AUTH,), **more)
 
 
 def test_a_client_certificate_is_an_identity_and_binds_tokens(place, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import fuzzing
 import pytest
 
@@ -9,6 +11,7 @@ from falaj.base.errors import FalajError
 from falaj.serving import plan
 from falaj.serving.refusals import Refusal
 from falaj.serving.wire import v2
+from falaj.serving.wire.frames import HEAD, BadFrame, Frames
 
 LONG = b"1" * 400  # a whole number beyond float64
 FOUND = {
@@ -47,3 +50,9 @@ def test_half_a_surrogate_pair_in_a_plan_is_told_in_words_that_can_be_printed(at
     with pytest.raises(FalajError) as refused:
         plan.read(payload)
     assert refused.value.problems[0].message.encode()
+
+
+def test_a_tensor_of_nothing_with_axes_beyond_all_bounds_is_no_frame():
+    tensor = struct.pack("<BBH", 11, 3, 0) + struct.pack("<3I", 0, 1 << 31, 1 << 31) + bytes(8)
+    with pytest.raises(BadFrame, match="shape"):
+        Frames().feed(HEAD.pack(HEAD.size - 4 + len(tensor), 1, 1, 1, 7, 0, 0) + tensor)

@@ -348,7 +348,7 @@ class Connection(asyncio.Protocol):
             raise Refused(431, "serving.head", f"head: more than {limits.headers} headers")
         headers: dict[bytes, bytes] = {}
         size = len(self.url) + 32
-        hosts = 0
+        more_hosts = 0
         chunked = False
         for name, value in self.fields:
             size += len(name) + len(value) + 4
@@ -359,8 +359,8 @@ class Connection(asyncio.Protocol):
                 raise Refused(400, "serving.framing", "transfer-encoding: given twice")
             else:
                 headers[name] += b", " + value
-            if name == b"host":
-                hosts += 1
+                if name == b"host":
+                    more_hosts += 1
         if size > limits.head:
             raise Refused(431, "serving.head", f"head: more than {limits.head} bytes")
         self.explained += size
@@ -368,6 +368,7 @@ class Connection(asyncio.Protocol):
         self.old = version == "1.0"
         if not self.old and version != "1.1":
             raise Refused(505, "serving.version", f"HTTP/{version}: expected 1.1 or 1.0")
+        hosts = more_hosts + (b"host" in headers)
         if hosts != 1 and not (self.old and hosts == 0):
             raise Refused(400, "serving.host", f"got {hosts} Host headers, expected one")
         coding = headers.get(b"transfer-encoding")

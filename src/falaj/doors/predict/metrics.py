@@ -33,12 +33,6 @@ def text(desk: State, door: Desk) -> bytes:
         labels = {"model": model, "release": short(release), "arm": arm, "code": outcome}
         labels["door"] = way
         sample("falaj_requests_total", count, **labels)
-    family("falaj_rescued", "counter", "Requests of the canary that stable answered.")
-    for model in sorted({key[0] for key in desk.outcomes}):
-        rescued = sum(
-            n for key, n in desk.outcomes.items() if (key[0], key[3]) == (model, "rescued")
-        )
-        sample("falaj_rescued_total", rescued, model=model)
     family("falaj_refused", "counter", "Requests refused before they had an arm.")
     for code, count in sorted(desk.refusals.items()):
         sample("falaj_refused_total", count, code=code)

@@ -205,6 +205,8 @@ def _tensor(data: bytes, at: int, end: int) -> tuple[NDArray[Any], int]:
     _zeros(data, at + size, pad)
     after = at + size + pad
     count = math.prod(shape)
+    if not count and math.prod(axis or 1 for axis in shape) > MAX_FRAME:
+        raise BadFrame(f"shape: {list(shape)} holds nothing and is too large all the same")
     if code == TEXT:
         return _read_texts(data, at, size, count).reshape(shape), after
     form = FORMS.get(code)
