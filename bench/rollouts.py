@@ -49,7 +49,7 @@ stall = "1m"
 
 def main(*, quick: bool) -> int:
     load = os.getloadavg()[0]
-    rows = [*simulated(runs=40 if quick else 200), *caught(runs=15 if quick else 60)]
+    rows = [*simulated(runs=40 if quick else 100), *caught(runs=15 if quick else 60)]
     decided, wished, requests, failed = goes_back(rounds=5 if quick else 30)
     rows += [
         value("last bad answer after the decision, median", "s", statistics.median(decided), 1.0),
