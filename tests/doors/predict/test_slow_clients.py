@@ -8,6 +8,8 @@ import json
 import os
 import resource
 import socket
+import subprocess
+import sys
 import threading
 import time
 
@@ -50,7 +52,7 @@ async def deaf(reader, writer):
         await asyncio.sleep(0.1)
 
 
-KINDS = (head_drip, body_drip, silent) * 6 + (deaf,)
+KINDS = (head_drip, body_drip, silent) * 20 + (deaf,)
 
 
 async def slow(address, number):
@@ -60,6 +62,11 @@ async def slow(address, number):
             await KINDS[number % len(KINDS)](reader, writer)
         finally:
             writer.close()
+
+
+async def dawdle(address, count):
+    await asyncio.gather(*(slow(address, number) for number in range(count)))
+    await asyncio.sleep(600)
 
 
 async def quick(address, requests, spent, failed):
@@ -96,23 +103,22 @@ def test_slow_clients_cost_the_others_nothing(running):
     low, high = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(low, min(high, 4 * SLOW + 1000)), high))
 
-    async def both():
-        alone, failed = await load(address)
-        tasks = [asyncio.create_task(slow(address, number)) for number in range(SLOW)]
-        await asyncio.sleep(4.0 + SLOW / 100)  # those who dawdle are known by now
-        beside, more = await load(address)
-        open_still = sum(not task.done() for task in tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return alone, beside, [*failed, *more], open_still
-
-    alone, beside, failed, still = asyncio.run(both())
-    print(
-        f"{SLOW} slow clients, {still} at the end; p99 alone {alone * 1e3:.2f} ms, beside {beside * 1e3:.2f} ms"
-    )
+    alone, failed = asyncio.run(load(address))
+    # In a process of their own: here they would slow the clients that are measured.
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path))
+    command = [sys.executable, __file__, *map(str, address), str(SLOW)]
+    child = subprocess.Popen(command, env=env)
+    try:
+        time.sleep(4.0 + SLOW / 100)  # those who dawdle are known by now
+        beside, more = asyncio.run(load(address))
+        assert child.poll() is None
+    finally:
+        child.kill()
+        child.wait()
+    failed += more
+    print(f"{SLOW} slow clients; p99 alone {alone * 1e3:.2f} ms, beside {beside * 1e3:.2f} ms")
     assert failed == []
-    assert beside < max(20 * alone, 0.5)  # what the machine does besides is in it
+    assert beside < max(20 * alone, 1.0)  # what the machine does besides is in it
 
 
 @pytest.fixture
@@ -228,3 +234,7 @@ def test_one_address_beyond_this_machine_has_its_own_limit():
     first[0][0].connection_lost(None)
     assert not came("192.0.2.7")[1]
     assert came("192.0.2.7")[1]
+
+
+if __name__ == "__main__":
+    asyncio.run(dawdle((sys.argv[1], int(sys.argv[2])), int(sys.argv[3])))
