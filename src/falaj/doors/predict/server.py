@@ -42,6 +42,7 @@ from falaj.serving.requests import RequestIds
 __all__ = ["PlanFile", "Server", "Settings"]
 
 TICK_S: Final = 0.25
+ACCEPTED_S: Final = 0.05  # until the last accepted connection has its protocol
 WITHDRAWN: Final = "releases.withdrawn"
 ADMIN_HOST: Final = "127.0.0.1"
 PLAN_S: Final = 0.1
@@ -446,6 +447,13 @@ class Server:
         self.app.draining = True
         self.desk.draining = True  # answers say close from now on
         await asyncio.sleep(settings.drain_s)
+        # First no more accepts, then the close: asyncio drops a connection that was accepted in the
+        # turn of the close, and its client sees a reset.
+        loop = asyncio.get_running_loop()
+        for server in servers:
+            for listener in server.sockets:
+                loop.remove_reader(listener.fileno())
+        await asyncio.sleep(ACCEPTED_S)
         for server in servers:
             server.close()
         stopped = self.rpc.stop(settings.leave_s) if self.rpc is not None else None
