@@ -18,9 +18,10 @@ ROLLOUT = "[environments.production.rollout]\n"
 def planned(prepared, tmp_path, at):
     """1.0.0 answers in a project whose rollout table and environment have more lines."""
 
-    def make(*lines, replicas=1):
+    def make(*lines, replicas=1, min_time="1s"):
         root = walks.copied(prepared, tmp_path / "loans")
         text = loans.TOML.replace("approvals = 1", f"approvals = 1\nreplicas = {replicas}", 1)
+        text = text.replace('min_time = "1s"', f'min_time = "{min_time}"')
         text = text.replace(ROLLOUT, ROLLOUT + "".join(f"{line}\n" for line in lines))
         (root / "falaj.toml").write_text(text)
         by = at(root)
@@ -52,7 +53,7 @@ def replayed(by, rollout):
 
 
 def test_blue_green_switches_whole_and_returns_at_once(planned):
-    by = planned('strategy = "blue-green"')
+    by = planned('strategy = "blue-green"', min_time="1h")  # it is not promoted meanwhile
     release = shown(by)
     with Traffic(walks.server(by)["url"], rate=200) as traffic:
         rollout = walks.start(by, "1.1.0")
