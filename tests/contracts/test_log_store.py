@@ -350,7 +350,10 @@ def test_a_store_of_before_is_taken_over(tmp_path):
     raw = sqlite3.connect(path)
     raw.executescript(
         "DROP TABLE log_waiting; DROP TABLE witnessed; DROP INDEX ix_event_actor; "
-        "DROP INDEX ix_event_at; UPDATE alembic_version SET version_num = '0006';"
+        "DROP INDEX ix_event_at; DROP TABLE preapproval; DROP TABLE review; "
+        "DROP TRIGGER live_move_no_update; DROP TRIGGER live_move_no_delete; "
+        "DROP TRIGGER rollout_decision_no_update; DROP TRIGGER rollout_decision_no_delete; "
+        "UPDATE alembic_version SET version_num = '0006';"
     )
     raw.commit()
     raw.close()

@@ -126,6 +126,9 @@ def test_a_store_of_the_first_version_is_brought_along(tmp_path):
         first |= {"cosignature", "person", "remark", "lease", "sequence", "alembic_version"}
         for table in set(inspect(connection).get_table_names()) - first:
             connection.execute(text(f"DROP TABLE {table}"))
+        triggers = connection.scalars(text("SELECT name FROM sqlite_master WHERE type = 'trigger'"))
+        for trigger in triggers.all():
+            connection.execute(text(f"DROP TRIGGER {trigger}"))
         for index in ("ix_event_actor", "ix_event_at"):
             connection.execute(text(f"DROP INDEX IF EXISTS {index}"))
         connection.execute(text("UPDATE alembic_version SET version_num = '0001'"))
