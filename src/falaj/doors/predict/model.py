@@ -14,6 +14,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -85,8 +86,11 @@ def reply(loaded: Loaded, frame: Frame) -> bytes:
     if frame.kind is not Kind.RUN or len(frame.tensors) != len(loaded.reader.inputs):
         raise BadFrame(f"{frame.kind.name}: with {len(frame.tensors)} tensors")
     feeds = dict(zip(loaded.reader.inputs, frame.tensors, strict=True))
+    begun = time.perf_counter_ns()
     try:
-        return pack(Kind.ANSWER, frame.batch, frame.rows, loaded.compute(feeds, frame.rows))
+        found = loaded.compute(feeds, frame.rows)
+        took_us = (time.perf_counter_ns() - begun) // 1000
+        return pack(Kind.ANSWER, frame.batch, frame.rows, found, took_us)
     except (EngineFailed, ValueError) as error:
         return pack(Kind.ERROR, frame.batch, 0, [told({"why": str(error)[:300]})])
 

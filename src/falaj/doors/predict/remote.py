@@ -84,6 +84,7 @@ class Remote(Loaded):
         self.timer: asyncio.TimerHandle | None = None
         self.timer_at = 0.0
         self.heard = 0.0
+        self.hop_ns = 0  # of the newest answer
         self.retired = False
         self.condemned = ""
         self.problem = ""
@@ -165,7 +166,7 @@ class Remote(Loaded):
             if not isinstance(found, EngineFailed):
                 first = 0
                 for job in jobs:
-                    job.settle(found, first, 0)
+                    job.settle(found, first, self.hop_ns)
                     first += job.rows.n
             elif len(jobs) > 1 and found.args[1:] == ("model",):
                 for job in jobs:  # a bad row hurts its own request only
@@ -225,6 +226,8 @@ class Remote(Loaded):
                 batch.done(error)
                 return
             self.breaker.answered()
+            # The way there and back is ours, not the release's: promoted, it answers without it.
+            self.hop_ns = max(int((now - batch.sent) * 1e9) - frame.budget_us * 1000, 0)
             batch.done(outputs)
         elif frame.kind is Kind.ERROR:
             self.counts["errors"] += 1

@@ -65,7 +65,10 @@ class BadFrame(ValueError):
 
 
 class Frame(NamedTuple):
-    """batch: number that the answer carries back. budget_us: what the asker will wait."""
+    """batch: number that the answer carries back.
+
+    budget_us: of a question, what the asker will wait; of an answer, what the model took.
+    """
 
     kind: Kind
     batch: int
