@@ -72,7 +72,7 @@ class Witnessing:
         if lease is None:
             return []
         done: list[str] = []
-        away = False
+        away = shown = False
         try:
             for witness in ground.witnesses:
                 held = self._log.log.newest(witness.name)
@@ -85,10 +85,12 @@ class Witnessing:
                 if sight.trouble:
                     done.append(f"witness {witness.name}: {sight.trouble}")
                 else:
+                    shown = True
                     done.append(
                         f"witness {witness.name} holds the checkpoint of {sight.size} events"
                     )
-                    tell_releases(ground, self._log)
+            if shown:
+                tell_releases(ground, self._log)
         finally:
             ground.store.release(lease)
         self._wait_s = min(max(self._wait_s * 2, FIRST_WAIT_S), LONGEST_WAIT_S) if away else EVERY_S

@@ -69,13 +69,8 @@ class ParquetRows:
         found: list[Piece] = []
         for path in self.files:
             about = self._open(path).metadata
-            first, counted = 0, 0
-            for at in range(about.num_row_groups):
-                counted += about.row_group(at).num_rows
-                if counted >= rows or at == about.num_row_groups - 1:
-                    where = (str(path), mark_of(path), first, at + 1)
-                    found.append(Piece(f"{path.name}[{first}:{at + 1}]", counted, where))
-                    first, counted = at + 1, 0
+            groups = range(about.num_row_groups)
+            found += grouped(path, [about.row_group(at).num_rows for at in groups], rows)
         return found
 
     def blocks(
@@ -110,6 +105,18 @@ class ParquetRows:
         return self._opened[1]
 
 
+def grouped(path: Path, sizes: Sequence[int], rows: int) -> Iterator[Piece]:
+    """Neighbouring groups of a file taken together until they have about so many rows."""
+    first, counted = 0, 0
+    for end, size in enumerate(sizes, 1):
+        counted += size
+        if counted >= rows or end == len(sizes):
+            yield Piece(
+                f"{path.name}[{first}:{end}]", counted, (str(path), mark_of(path), first, end)
+            )
+            first, counted = end, 0
+
+
 class ArrowRows:
     """files: of Arrow's file format, in their order."""
 
@@ -127,13 +134,8 @@ class ArrowRows:
         found: list[Piece] = []
         for path in self.files:
             reader = self._open(path)
-            first, counted = 0, 0
-            for at in range(reader.num_record_batches):
-                counted += reader.get_batch(at).num_rows
-                if counted >= rows or at == reader.num_record_batches - 1:
-                    where = (str(path), mark_of(path), first, at + 1)
-                    found.append(Piece(f"{path.name}[{first}:{at + 1}]", counted, where))
-                    first, counted = at + 1, 0
+            batches = range(reader.num_record_batches)
+            found += grouped(path, [reader.get_batch(at).num_rows for at in batches], rows)
         return found
 
     def blocks(
